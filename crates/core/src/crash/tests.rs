@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: MIT
+//! A process is killed at each step of each operation; the survivor mends what it left.
+
+use core::time::Duration;
+
+use super::testing::{Child, NEVER, alone, arm, die_at, die_everywhere};
+use crate::deadline::Deadline;
+use crate::family::Family;
+use crate::park::Uninterruptible;
+use crate::queue::{Get, Patience, Put, Queue};
+use crate::storage::{Object, Shareable, Storage};
+use crate::sync::{Acquire, Barrier, Condition, Lock, Notified, Waiting};
+
+fn family() -> &'static Family {
+    Family::home().expect("memory files are to be had")
+}
+
+fn shared() -> Storage {
+    Storage::Shared(family())
+}
+
+fn new<T: Shareable>() -> Object<T> {
+    Object::new(shared()).expect("there is memory")
+}
+
+/// Objects, slots, bytes; the dead's left out.
+fn census() -> (usize, usize, u64) {
+    family().reap_dead();
+    let slots = family().processes().iter().count();
+    (family().object_count(), slots, family().bytes_taken())
+}
+
+fn put(queue: &Queue, message: &[u8]) -> Put {
+    queue.put(shared(), 0, &[message], Patience::None, &Uninterruptible)
+}
+
+fn get(queue: &Queue) -> Option<Vec<u8>> {
+    let read = |_, message: &[u8]| message.to_vec();
+    match queue.get(shared(), Patience::None, &Uninterruptible, read) {
+        Get::Got(message) => Some(message),
+        _ => None,
+    }
+}
+
+#[test]
+fn objects_made_and_dropped() {
+    let _alone = alone();
+    let before = census();
+    die_everywhere(
+        || {
+            let first = new::<Lock>();
+            let second = new::<Queue>();
+            drop(first);
+            drop(second);
+        },
+        |_| assert_eq!(census(), before),
+    );
+}
+
+#[test]
+fn an_object_with_memory_of_its_own_dropped() {
+    let _alone = alone();
+    let mut before = census();
+    die_everywhere(
+        || {
+            let queue = new::<Queue>();
+            for length in [10, 5000, 10, 70_000] {
+                assert_eq!(put(&queue, &vec![1; length]), Put::Done);
+            }
+            drop(queue);
+        },
+        |_| {
+            let after = census();
+            assert_eq!((after.0, after.1), (before.0, before.1));
+            // One run at most was in its hands, the longest one perhaps.
+            assert!(after.2 - before.2 <= 71_000, "{}", after.2 - before.2);
+            before = after;
+        },
+    );
+}
+
+/// A child killed at any step of a reaper's work, which it does for another that was killed.
+#[test]
+fn a_reaper() {
+    let _alone = alone();
+    let before = census();
+    for steps in 0.. {
+        let reaper = die_at(NEVER, || {
+            let mut kept = Vec::new();
+            let victim = die_at(60, || {
+                kept.push(new::<Queue>());
+                kept.push(new::<Queue>());
+                loop {
+                    let _ = put(&kept[0], b"x");
+                }
+            });
+            assert_eq!(victim, Child::Killed);
+            arm(steps);
+            family().reap_dead();
+        });
+        let after = census();
+        assert_eq!((after.0, after.1), (before.0, before.1));
+        if reaper == Child::Finished {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_put() {
+    let _alone = alone();
+    for length in [10, 3000, 9000] {
+        let queue = new::<Queue>();
+        die_everywhere(
+            || {
+                // Three, so that one of them needs a new segment in some child.
+                for number in 0..3_u8 {
+                    assert_eq!(put(&queue, &vec![number; length]), Put::Done);
+                }
+            },
+            |child| {
+                // What was committed is there, whole and in order; then the survivor puts.
+                let there = queue.len();
+                assert!(there <= 3 && (child == Child::Killed || there == 3));
+                assert_eq!(put(&queue, &vec![99; length]), Put::Done);
+                for number in (0..3).take(there as usize).chain([99]) {
+                    assert_eq!(get(&queue), Some(vec![number; length]));
+                }
+                assert_eq!(get(&queue), None);
+            },
+        );
+    }
+}
+
+#[test]
+fn a_get() {
+    let _alone = alone();
+    for length in [10, 3000, 9000] {
+        let queue = new::<Queue>();
+        for number in 0..4 {
+            assert_eq!(put(&queue, &vec![number; length]), Put::Done);
+        }
+        die_everywhere(
+            || {
+                for number in 0..3_u8 {
+                    assert_eq!(get(&queue), Some(vec![number; length]));
+                }
+            },
+            |_| {
+                // Taken from the front, each in full or not at all.
+                let left = u8::try_from(queue.len()).expect("few");
+                for number in 4 - left..4 {
+                    assert_eq!(get(&queue), Some(vec![number; length]));
+                }
+                assert_eq!(get(&queue), None);
+                for number in 0..4 {
+                    assert_eq!(put(&queue, &vec![number; length]), Put::Done);
+                }
+            },
+        );
+        drop(queue);
+    }
+}
+
+fn at_once() -> Option<Deadline> {
+    Deadline::after(Duration::ZERO)
+}
+
+fn enter(condition: &Condition) -> Waiting {
+    condition.enter(shared()).expect("memory")
+}
+
+#[test]
+fn a_wait_list_entered_and_left() {
+    let _alone = alone();
+    let condition = new::<Condition>();
+    let wait = |waiting| condition.wait(shared(), waiting, at_once(), &Uninterruptible);
+    let mut early = Some(enter(&condition));
+    die_everywhere(
+        || {
+            let (first, second) = (enter(&condition), enter(&condition));
+            let _ = wait(first);
+            let _ = wait(second);
+        },
+        |_| {
+            // The dead are still in the list, and found out when they are notified.
+            let late = enter(&condition);
+            assert_eq!(condition.notify(shared(), usize::MAX), 2);
+            for living in early.replace(enter(&condition)).into_iter().chain([late]) {
+                assert_eq!(wait(living), Notified::Yes);
+            }
+            assert_eq!(condition.waiters(shared()), 1);
+        },
+    );
+}
+
+#[test]
+fn a_notification() {
+    let _alone = alone();
+    let condition = new::<Condition>();
+    let enter_three = || [(); 3].map(|()| enter(&condition));
+    let mut waiting = enter_three();
+    die_everywhere(
+        || {
+            condition.notify(shared(), 2);
+        },
+        |child| {
+            let last = core::mem::replace(&mut waiting, enter_three());
+            let told =
+                last.map(|waiting| condition.wait(shared(), waiting, at_once(), &Uninterruptible));
+            let all = [Notified::Yes, Notified::Yes, Notified::TimedOut];
+            let order = told.iter().filter(|&&told| told == Notified::Yes).count();
+            assert!(told.iter().take(order).all(|&told| told == Notified::Yes));
+            assert!(order <= 2 && (child == Child::Killed || told == all));
+            assert_eq!(condition.waiters(shared()), 3);
+        },
+    );
+}
+
+#[test]
+fn a_lock_whose_owner_died_buried() {
+    let _alone = alone();
+    let lock = new::<Lock>();
+    die_everywhere(
+        || {
+            // The first child to come here has nothing to bury: it is the one to be buried.
+            if lock.try_acquire(shared()) {
+                super::step();
+                super::step();
+                return;
+            }
+            let outcome = lock.acquire(shared(), None, &Uninterruptible);
+            assert!(matches!(outcome, Acquire::OwnerDied(_)));
+            assert!(lock.try_acquire(shared()));
+        },
+        |_| {
+            // Held by a child that has ended, or freed by the one that was burying.
+            if lock.is_locked() {
+                let outcome = lock.acquire(shared(), None, &Uninterruptible);
+                assert!(matches!(outcome, Acquire::OwnerDied(_)), "{outcome:?}");
+            }
+            assert!(lock.try_acquire(shared()));
+            assert_eq!(lock.release(shared()), Ok(()));
+            // The next one finds a dead owner.
+            let victim = die_at(1, || {
+                assert!(lock.try_acquire(shared()));
+                super::step();
+                super::step();
+            });
+            assert_eq!(victim, Child::Killed);
+            assert!(lock.is_locked());
+        },
+    );
+}
+
+#[test]
+fn a_barrier_left_to_a_timeout() {
+    let _alone = alone();
+    let barrier = new::<Barrier>();
+    barrier.initialize(2);
+    die_everywhere(
+        || {
+            let _ = barrier.wait(shared(), false, at_once(), &Uninterruptible);
+        },
+        |_| {
+            family().reap_dead();
+            barrier.reset(shared());
+            assert!(!barrier.is_broken());
+            assert_eq!(barrier.waiting(shared()), 0);
+        },
+    );
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT
+//! Mapping the extents of a family's file, each once, when it is first met.
+
+use core::ptr::{NonNull, null_mut};
+
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+
+use super::Family;
+use super::layout::{Extent, MAX_EXTENTS};
+use crate::primitive::Ordering::{AcqRel, Acquire};
+use crate::primitive::{AtomicPtr, AtomicU32};
+
+impl Family {
+    /// Where `offset` is mapped in this process; `None` if `bytes` bytes from there aren't
+    /// part of one extent of the file.
+    pub(crate) fn resolve(&self, offset: u64, bytes: usize) -> Option<NonNull<u8>> {
+        let extent = Extent::of(offset)?;
+        if offset.checked_add(bytes as u64)? > extent.end() {
+            return None;
+        }
+        let base = self.base(extent)?;
+        let distance = usize::try_from(offset - extent.start()).ok()?;
+        // SAFETY: the extent is mapped in full and `distance` lies within it.
+        Some(unsafe { base.add(distance) })
+    }
+
+    /// Where an extent is mapped; maps it if the file has it.
+    pub(super) fn base(&self, extent: Extent) -> Option<NonNull<u8>> {
+        if let Some(base) = NonNull::new(self.extents[extent.0].load(Acquire)) {
+            return Some(base);
+        }
+        // Acquire: pairs with the Release in `grow`, which follows the ftruncate.
+        if extent.0 >= self.header().extents.load(Acquire) as usize {
+            return None;
+        }
+        self.map_extent(extent).ok()
+    }
+
+    #[cold]
+    pub(super) fn map_extent(&self, extent: Extent) -> Result<NonNull<u8>, Errno> {
+        let length = usize::try_from(extent.size()).map_err(|_| Errno::NOMEM)?;
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+        let mapped = unsafe {
+            mmap(
+                null_mut(),
+                length,
+                protection,
+                MapFlags::SHARED,
+                &self.file,
+                extent.start(),
+            )
+        }?;
+        publish(&self.extents[extent.0], mapped.cast(), length)
+    }
+
+    /// The counter of this process's references to the object that begins at `cell`.
+    pub(super) fn references(&self, extent: Extent, cell: u32) -> Option<&AtomicU32> {
+        let counters = match NonNull::new(self.references[extent.0].load(Acquire)) {
+            Some(counters) => counters,
+            None => self.map_references(extent).ok()?,
+        };
+        if cell >= extent.cells() {
+            return None;
+        }
+        // SAFETY: the table has a counter for each cell.
+        let counter = unsafe { counters.add(cell as usize) };
+        // SAFETY: the table was zeroed when it was mapped, and stays mapped.
+        Some(unsafe { counter.as_ref() })
+    }
+
+    #[cold]
+    fn map_references(&self, extent: Extent) -> Result<NonNull<AtomicU32>, Errno> {
+        let length = references_length(extent);
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+        let mapped = unsafe { mmap_anonymous(null_mut(), length, protection, flags) }?;
+        publish(&self.references[extent.0], mapped.cast(), length)
+    }
+}
+
+fn references_length(extent: Extent) -> usize {
+    extent.cells() as usize * size_of::<AtomicU32>()
+}
+
+impl Drop for Family {
+    /// Unmaps what was mapped for a family that could not be joined. (One that was is never
+    /// dropped: references to its objects live as long as the process.)
+    fn drop(&mut self) {
+        for index in 0..MAX_EXTENTS {
+            let extent = Extent(index);
+            unmap(&self.references[index], references_length(extent));
+            // An extent is mapped only if its size is a usize.
+            unmap(
+                &self.extents[index],
+                usize::try_from(extent.size()).unwrap_or(0),
+            );
+        }
+    }
+}
+
+fn unmap<T>(entry: &AtomicPtr<T>, length: usize) {
+    if let Some(mapped) = NonNull::new(entry.load(Acquire)) {
+        // SAFETY: mapped with this length; the family that could refer to it is being dropped.
+        // An error (which can't be) would leave it mapped.
+        let _ = unsafe { munmap(mapped.as_ptr().cast(), length) };
+    }
+}
+
+/// Stores a new mapping, or drops it if another thread was faster.
+fn publish<T>(entry: &AtomicPtr<T>, mapped: *mut T, length: usize) -> Result<NonNull<T>, Errno> {
+    match entry.compare_exchange(null_mut(), mapped, AcqRel, Acquire) {
+        Ok(_) => NonNull::new(mapped).ok_or(Errno::NOMEM),
+        Err(other) => {
+            // SAFETY: mapped above with this length, and nobody else has seen it.
+            unsafe { munmap(mapped.cast(), length) }?;
+            NonNull::new(other).ok_or(Errno::NOMEM)
+        }
+    }
+}

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: MIT
+//! Objects: runs that are held, and freed when nobody holds them any more.
+
+use core::ptr::NonNull;
+
+use super::bitmap::Bitmap;
+use super::layout::{HOLDER_WORDS, PAYLOAD};
+use super::processes::{slot_of, unregistered};
+use super::runs::{RAW, cells_for};
+use super::{Family, Run};
+use crate::crash;
+use crate::primitive::AtomicU64;
+use crate::primitive::Ordering::Relaxed;
+use crate::queue::Queue;
+use crate::storage::{Kind, OutOfMemory, Shareable, Token};
+use crate::sync::{Barrier, Condition, Lock, RLock};
+
+/// The holder bit of the family itself.
+const FAMILY: u32 = 0;
+/// The serial number of an object that is being freed.
+const CONDEMNED: u64 = 0;
+
+impl Family {
+    /// A new object, all zero, with one local reference.
+    pub(crate) fn allocate_object(&self, kind: Kind, bytes: usize) -> Result<Run, OutOfMemory> {
+        let cells = cells_for(PAYLOAD, bytes)?;
+        self.allocate(cells, |extent, cell| {
+            let run = Run(extent.offset_of(cell));
+            let header = self.object_header(run)?;
+            let payload = self.resolve(run.0 + PAYLOAD, bytes)?;
+            let references = self.references(extent, cell)?;
+            // SAFETY: the cells were free, so nobody refers to these bytes.
+            unsafe { payload.write_bytes(0, bytes) };
+            for word in &header.holders {
+                word.store(0, Relaxed);
+            }
+            set_bit(&header.holders, slot_of(self.me()));
+            references.store(1, Relaxed);
+            Some((&header.run, kind as u32))
+        })
+    }
+
+    /// Where an object's payload is mapped. The run came from `allocate_object` or `retain`.
+    pub(crate) fn object(&self, run: Run) -> NonNull<u8> {
+        self.resolve(run.0 + PAYLOAD, 1)
+            .expect("resolved before, when the run was checked")
+    }
+
+    /// One more local reference to the object at `offset`, if it still is the one with this
+    /// serial number; says its kind.
+    pub(crate) fn retain(&self, offset: u64, serial: u64, bytes: usize) -> Option<(Run, u32)> {
+        let run = Run(offset);
+        self.locked(|| {
+            let (extent, cell) = self.existing(run)?;
+            let header = self.object_header(run)?;
+            let kind = header.run.kind.load(Relaxed);
+            self.resolve(offset.checked_add(PAYLOAD)?, bytes)?;
+            if header.run.serial.load(Relaxed) != serial || serial == CONDEMNED || kind == RAW {
+                return None;
+            }
+            self.references(extent, cell)?.fetch_add(1, Relaxed);
+            set_bit(&header.holders, slot_of(self.me()));
+            Some((run, kind))
+        })
+    }
+
+    /// One local reference less.
+    pub(crate) fn release(&self, run: Run) {
+        // A fork that bypassed the hooks leaves us with the parent's token: its bits aren't
+        // ours to clear.
+        if self.pid.load(Relaxed) != std::process::id() {
+            return;
+        }
+        let orphan = self.locked(|| {
+            let (extent, cell) = self.existing(run)?;
+            let count = self.references(extent, cell)?;
+            if count.fetch_sub(1, Relaxed) != 1 {
+                return None;
+            }
+            self.let_go(run, slot_of(self.me()))
+        });
+        if let Some(orphan) = orphan {
+            self.destroy(orphan);
+        }
+    }
+
+    /// Clears the bit of `holder`, unless that is the last one: then the object is condemned,
+    /// and the caller must destroy it after the mutex is released. Under the mutex.
+    fn let_go(&self, run: Run, holder: u32) -> Option<Run> {
+        let header = self.object_header(run)?;
+        // The family's bit is also that of processes that found no slot: it is never cleared.
+        if holder == FAMILY || !has_bit(&header.holders, holder) {
+            return None;
+        }
+        if is_last(&header.holders, holder) {
+            header.run.serial.store(CONDEMNED, Relaxed);
+            crash::step();
+            return Some(run);
+        }
+        clear_bit(&header.holders, holder);
+        None
+    }
+
+    /// Keeps an object in the name of a process that is about to start.
+    pub(crate) fn retain_for(&self, run: Run, holder: Token) {
+        self.locked(|| {
+            // One that was given up: nobody would ever clear the bit.
+            if !self.processes().is_known_gone(holder) {
+                self.hold(run, slot_of(holder));
+            }
+        });
+    }
+
+    /// Keeps an object until the family ends.
+    pub(crate) fn pin(&self, run: Run) {
+        self.locked(|| self.hold(run, FAMILY));
+    }
+
+    fn hold(&self, run: Run, slot: u32) {
+        if let Some(header) = self.object_header(run) {
+            set_bit(&header.holders, slot);
+        }
+    }
+
+    /// All objects. Under the mutex.
+    fn objects(&self) -> impl Iterator<Item = Run> {
+        self.extents().flat_map(move |extent| {
+            let starts = self.starts(extent).into_iter().flat_map(Bitmap::iter_set);
+            starts
+                .map(move |cell| Run(extent.offset_of(cell)))
+                .filter(|&run| {
+                    self.run_header(run)
+                        .is_some_and(|run| run.kind.load(Relaxed) != RAW)
+                })
+        })
+    }
+
+    /// Clears a dead holder's bits. What only it held is held by this process from now on, and
+    /// condemned: the caller must destroy it after the mutex is released. Under the mutex.
+    pub(super) fn inherit(&self, dead: u32) -> Vec<Run> {
+        let me = slot_of(self.me());
+        let mut orphans = Vec::new();
+        for run in self.objects() {
+            if let Some(orphan) = self.let_go(run, dead) {
+                self.hold(orphan, me);
+                crash::step();
+                if let Some(header) = self.object_header(orphan) {
+                    clear_bit(&header.holders, dead);
+                }
+                orphans.push(orphan);
+            }
+            crash::step();
+        }
+        orphans
+    }
+
+    /// Sets the bits of `to` wherever those of `from` are set. Under the mutex.
+    pub(super) fn copy_holder(&self, from: u32, to: u32) {
+        for run in self.objects() {
+            if let Some(header) = self.object_header(run) {
+                if has_bit(&header.holders, from) {
+                    set_bit(&header.holders, to);
+                }
+            }
+        }
+    }
+
+    /// In a forked child: makes its bits agree with the local reference counts that it has
+    /// copies of.
+    pub(super) fn hold_what_is_counted(&self) {
+        let me = slot_of(self.me());
+        let orphans: Vec<Run> = self.locked(|| {
+            let agree = |run| {
+                let (extent, cell) = self.existing(run)?;
+                let is_counted = self.references(extent, cell)?.load(Relaxed) != 0;
+                if !is_counted {
+                    return self.let_go(run, me);
+                }
+                if self.serial(run) != CONDEMNED {
+                    self.hold(run, me);
+                }
+                None
+            };
+            self.objects().filter_map(agree).collect()
+        });
+        for orphan in orphans {
+            self.destroy(orphan);
+        }
+    }
+
+    /// Frees an object that nobody holds, with all that it owns.
+    pub(super) fn destroy(&self, run: Run) {
+        let storage = self.as_storage();
+        let kind = self
+            .run_header(run)
+            .map_or(0, |header| header.kind.load(Relaxed));
+        match Kind::from_bits(kind) {
+            Some(Kind::Queue) => self.payload::<Queue>(run, |queue| queue.destroy(storage)),
+            Some(Kind::Condition) => self.payload::<Condition>(run, |it| it.destroy(storage)),
+            Some(Kind::Barrier) => self.payload::<Barrier>(run, |it| it.destroy(storage)),
+            // The others own nothing beside themselves.
+            Some(Kind::Lock | Kind::RLock | Kind::Semaphore | Kind::Event) | None => {}
+        }
+        self.free(run);
+    }
+
+    /// Leaves the locks that this process holds to nobody: they stay taken, and their owner
+    /// counts as alive for ever.
+    pub(super) fn disown_locks(&self) {
+        let (me, nobody) = (self.me(), unregistered());
+        let mine: Vec<(Run, u32)> = self.locked(|| {
+            let held = |run: &Run| {
+                self.object_header(*run)
+                    .is_some_and(|header| has_bit(&header.holders, slot_of(me)))
+            };
+            let kind = |run| {
+                self.run_header(run)
+                    .map_or(0, |header| header.kind.load(Relaxed))
+            };
+            self.objects()
+                .filter(held)
+                .map(|run| (run, kind(run)))
+                .collect()
+        });
+        for (run, kind) in mine {
+            match Kind::from_bits(kind) {
+                Some(Kind::Lock) => self.payload::<Lock>(run, |lock| lock.change_owner(me, nobody)),
+                Some(Kind::RLock) => {
+                    self.payload::<RLock>(run, |lock| lock.change_owner(me, nobody));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn payload<T: Shareable>(&self, run: Run, use_it: impl FnOnce(&T)) {
+        if let Some(payload) = self.resolve(run.0 + PAYLOAD, size_of::<T>()) {
+            // SAFETY: resolved; T is Shareable, so any bytes are a valid T.
+            use_it(unsafe { payload.cast::<T>().as_ref() });
+        }
+    }
+
+    /// How many objects there are; for tests and reports.
+    #[must_use]
+    pub fn object_count(&self) -> usize {
+        self.locked(|| self.objects().count())
+    }
+}
+
+type Holders = [AtomicU64; HOLDER_WORDS];
+
+// Relaxed: holder bits are read and written under the mutex.
+
+fn set_bit(holders: &Holders, slot: u32) {
+    if let Some(word) = holders.get((slot / u64::BITS) as usize) {
+        word.fetch_or(1 << (slot % u64::BITS), Relaxed);
+    }
+}
+
+fn clear_bit(holders: &Holders, slot: u32) {
+    if let Some(word) = holders.get((slot / u64::BITS) as usize) {
+        word.fetch_and(!(1 << (slot % u64::BITS)), Relaxed);
+    }
+}
+
+fn has_bit(holders: &Holders, slot: u32) -> bool {
+    holders
+        .get((slot / u64::BITS) as usize)
+        .is_some_and(|word| word.load(Relaxed) & (1 << (slot % u64::BITS)) != 0)
+}
+
+/// Whether no bit but this one is set.
+fn is_last(holders: &Holders, slot: u32) -> bool {
+    holders.iter().zip(0..).all(|(word, index)| {
+        let own = if slot / u64::BITS == index {
+            1 << (slot % u64::BITS)
+        } else {
+            0
+        };
+        word.load(Relaxed) & !own == 0
+    })
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+//! The kernel's futex: sleep while a word has a value, and wake who sleeps on it.
+//!
+//! Two things differ from the standard library's futex layer. The private flag depends on
+//! where the word lives ([`Scope`]), and a signal ends the wait ([`Woken::BySignal`]), so that
+//! the handlers of the language above can run.
+
+use core::num::NonZeroU32;
+
+use rustix::io::Errno;
+use rustix::thread::futex::{Flags, wait_bitset, wake as futex_wake};
+
+use crate::deadline::Deadline;
+use crate::primitive::AtomicU32;
+
+/// Who can meet in a futex word: the threads of this process, or all who map its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The word is in memory of this process alone.
+    Private,
+    /// The word is in memory that other processes map, too.
+    Shared,
+}
+
+impl Scope {
+    fn flags(self) -> Flags {
+        match self {
+            Self::Private => Flags::PRIVATE,
+            Self::Shared => Flags::empty(),
+        }
+    }
+}
+
+/// Why a sleep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Woken {
+    /// The word had changed, somebody woke us, or for no reason: look at the word again.
+    Maybe,
+    /// The deadline has passed.
+    ByDeadline,
+    /// A signal handler ran in this thread.
+    BySignal,
+}
+
+/// Sleeps while `word` is `expected`, at most until `deadline`.
+pub fn wait(word: &AtomicU32, expected: u32, scope: Scope, deadline: Option<Deadline>) -> Woken {
+    // FUTEX_WAIT_BITSET takes an absolute time of the monotonic clock, plain FUTEX_WAIT only
+    // a relative one, which would stretch with each signal.
+    let until = deadline.map(Deadline::timespec);
+    match wait_bitset(
+        word,
+        scope.flags(),
+        expected,
+        until.as_ref(),
+        NonZeroU32::MAX,
+    ) {
+        Err(Errno::TIMEDOUT) => Woken::ByDeadline,
+        Err(Errno::INTR) => Woken::BySignal,
+        // EAGAIN: the word had already changed. Anything else can't happen to a valid,
+        // aligned reference; treated as a spurious wake it costs a turn of the caller's loop.
+        Ok(()) | Err(_) => Woken::Maybe,
+    }
+}
+
+/// Wakes up to `count` sleepers; says how many there were.
+pub fn wake(word: &AtomicU32, count: u32, scope: Scope) -> usize {
+    // The kernel reads the count as a signed number.
+    futex_wake(word, scope.flags(), count.min(i32::MAX as u32)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+    use crate::primitive::Ordering;
+
+    #[test]
+    fn a_changed_word_does_not_sleep() {
+        let word = AtomicU32::new(1);
+        assert_eq!(wait(&word, 0, Scope::Private, None), Woken::Maybe);
+    }
+
+    #[test]
+    fn a_deadline_ends_the_sleep() {
+        let word = AtomicU32::new(0);
+        for scope in [Scope::Private, Scope::Shared] {
+            let deadline = Deadline::after(Duration::from_millis(5));
+            assert_eq!(wait(&word, 0, scope, deadline), Woken::ByDeadline);
+            assert!(deadline.expect("in range").has_passed());
+        }
+    }
+
+    #[test]
+    fn a_wake_ends_the_sleep() {
+        for scope in [Scope::Private, Scope::Shared] {
+            let word = AtomicU32::new(0);
+            std::thread::scope(|threads| {
+                threads.spawn(|| {
+                    while word.load(Ordering::Acquire) == 0 {
+                        let _ = wait(&word, 0, scope, None);
+                    }
+                });
+                word.store(1, Ordering::Release);
+                wake(&word, u32::MAX, scope);
+            });
+        }
+    }
+}

@@ -1,0 +1,601 @@
+// SPDX-License-Identifier: MIT
+//! A FIFO queue of messages for any number of producers and consumers.
+//!
+//! A message is a tag and some bytes; what they mean is the user's affair (in private memory:
+//! a reference to an object). Messages lie as records in a chain of segments:
+//!
+//! ```text
+//!  consumers.segment                      producers.segment
+//!        v                                       v
+//!   +---------+  next   +---------+   next  +---------+
+//!   | r r R R | ------> | R R R J | ------> | R R     |     R: in the queue   r: taken
+//!   +-----^---+         +---------+         +-----^---+     J: jump to the next segment
+//!         consumers.position                      producers.position
+//! ```
+//!
+//! Invariants:
+//! 1. Producers and consumers have a mutex each, so one of each runs side by side. What they
+//!    tell each other are two counters: `producers.count` messages were put, `consumers.count`
+//!    were taken.
+//! 2. A counter's store commits a put or a take. Before it the new position is staged; after
+//!    it the position is moved there. A process killed before has done nothing; killed after,
+//!    the next holder of the mutex moves the position (`Side::mend`).
+//! 3. Consumers read a record only if the counters differ, and follow `next` only when the
+//!    record that they look for isn't in the segment. A producer leaves a segment for good
+//!    before it commits the first record in the next one. So a segment that consumers have
+//!    left belongs to nobody.
+//! 4. No code of the user runs while a mutex is held, except `read`, which must only copy.
+//! 5. What is read from shared memory is checked before it is used as a length or address.
+//!
+//! (Longer than our files should be: putting and getting are halves of one protocol, and these
+//! invariants are checked by reading them side by side.)
+
+use crate::crash;
+use crate::deadline::Deadline;
+use crate::park::{Park, Parked, Uninterruptible};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering};
+use crate::storage::{Address, Kind, OutOfMemory, Shareable, Storage};
+use crate::sync::mutex::{Locked, Tried};
+
+mod segment;
+mod side;
+
+pub use segment::MAX_MESSAGE;
+use segment::{Cursor, Record, Segment};
+use side::Side;
+
+/// A queue. All-zero is empty and unbounded.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Queue {
+    producers: Side,
+    consumers: Side,
+    /// The first segment that isn't freed yet: the consumers', or, if one of them was killed
+    /// before it freed what it had read, one before. Written by the first producer, from then
+    /// on by consumers only.
+    first: AtomicU64,
+    /// An empty segment, kept for the producers' next need.
+    spare: AtomicU64,
+    /// The most messages at a time; 0: no limit. Set once, before the object is shared.
+    capacity: AtomicU32,
+    /// How many messages are reported done. Together with `producers.count` this says how
+    /// many aren't, with nothing that a killed process could leave half counted.
+    done: AtomicU32,
+    /// Whether somebody may sleep on `done`.
+    joiners: AtomicU32,
+    reserved: AtomicU32,
+}
+
+// SAFETY: repr(C), atomics only, zero is an empty queue; addresses and lengths in it are
+// checked before use.
+unsafe impl Shareable for Queue {
+    const KIND: Kind = Kind::Queue;
+
+    fn destroy(&self, storage: Storage) {
+        if let Storage::Private = storage {
+            self.dispose();
+        }
+        self.free_segments(storage);
+    }
+}
+
+/// How a put ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Put {
+    /// The message is in the queue.
+    Done,
+    /// The queue is (or stayed, until the deadline) full.
+    Full,
+    /// The wait was abandoned.
+    Interrupted,
+    /// No memory for the message; the queue is as it was.
+    OutOfMemory,
+}
+
+/// How a get ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Get<R> {
+    /// A message was taken, and this was read from it.
+    Got(R),
+    /// The queue is (or stayed, until the deadline) empty.
+    Empty,
+    /// The wait was abandoned.
+    Interrupted,
+    /// Somebody has overwritten the shared memory.
+    Corrupted,
+}
+
+/// How a join ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Join {
+    /// All messages are done.
+    Done,
+    /// The wait was abandoned.
+    Interrupted,
+}
+
+/// The outcome of an operation that doesn't wait for anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Attempt<R> {
+    /// It ended.
+    Ended(R),
+    /// Somebody else is at it, or it would have to wait: try again with a wait.
+    WouldWait,
+}
+
+/// More messages were reported done than were put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyDone;
+
+/// How long an operation may wait.
+#[derive(Clone, Copy, Debug)]
+pub enum Patience {
+    /// Not at all (but for somebody who is in the middle of a put or get).
+    None,
+    /// Until then; `None` is for ever.
+    Until(Option<Deadline>),
+}
+
+impl Patience {
+    fn deadline(self) -> Option<Deadline> {
+        match self {
+            Self::None => None,
+            Self::Until(deadline) => deadline,
+        }
+    }
+}
+
+/// What is done with messages that are still in a private queue when it is freed.
+static DISPOSER: std::sync::OnceLock<fn(u32, &[u8])> = std::sync::OnceLock::new();
+
+/// Says what becomes of the messages in a private queue that is freed. Once per process.
+pub fn set_disposer(disposer: fn(tag: u32, message: &[u8])) {
+    DISPOSER.get_or_init(|| disposer);
+}
+
+impl Queue {
+    /// Limits a fresh queue to `capacity` messages at a time.
+    pub fn initialize(&self, capacity: u32) {
+        self.capacity.store(capacity, Ordering::Relaxed);
+    }
+
+    /// The most messages at a time; 0: no limit.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.capacity.load(Ordering::Relaxed)
+    }
+
+    /// How many messages are in the queue.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> u32 {
+        // In this order: messages can only be taken after they were put, so the difference
+        // can't be negative.
+        // SeqCst: so that a waiter that has set its mark sees what was committed before the
+        // committer looked for the mark (`pass_on`); it includes Acquire.
+        let taken = self.consumers.count.load(Ordering::SeqCst);
+        self.producers
+            .count
+            .load(Ordering::SeqCst)
+            .wrapping_sub(taken)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a put would have to wait.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.len() >= self.limit()
+    }
+
+    fn limit(&self) -> u32 {
+        match self.capacity() {
+            0 => i32::MAX as u32,
+            capacity => capacity,
+        }
+    }
+
+    /// Puts a message if that needs no waiting.
+    #[inline]
+    pub fn try_put(&self, storage: Storage, tag: u32, message: &[&[u8]]) -> Attempt<Put> {
+        if self.producers.mutex.try_lock(storage) == Tried::Busy {
+            return Attempt::WouldWait;
+        }
+        match self.put_locked(storage, tag, message) {
+            Put::Full => Attempt::WouldWait,
+            outcome => Attempt::Ended(outcome),
+        }
+    }
+
+    /// Puts a message, made of the parts in `message`.
+    pub fn put(
+        &self,
+        storage: Storage,
+        tag: u32,
+        message: &[&[u8]],
+        patience: Patience,
+        park: &impl Park,
+    ) -> Put {
+        let mut has_waited = false;
+        let outcome = loop {
+            let deadline = patience.deadline();
+            match self.producers.mutex.lock_until(storage, park, deadline) {
+                Locked::Clean => {}
+                Locked::Recovered => self.producers.mend(),
+                Locked::TimedOut => break Put::Full,
+                Locked::Interrupted => break Put::Interrupted,
+            }
+            let taken = self.consumers.count.load(Ordering::SeqCst);
+            let outcome = self.put_locked(storage, tag, message);
+            let (Put::Full, Patience::Until(deadline)) = (outcome, patience) else {
+                break outcome;
+            };
+            has_waited = true;
+            match self.consumers.wait_change(storage, taken, deadline, park) {
+                Parked::Retry => {}
+                Parked::TimedOut => break Put::Full,
+                Parked::Interrupted => break Put::Interrupted,
+            }
+        };
+        if has_waited {
+            self.consumers.pass_on(storage, || !self.is_full());
+        }
+        outcome
+    }
+
+    /// Puts under the producers' mutex, releases it, and wakes a consumer.
+    #[inline]
+    fn put_locked(&self, storage: Storage, tag: u32, message: &[&[u8]]) -> Put {
+        let outcome = if self.len() >= self.limit() {
+            Put::Full
+        } else {
+            match self.append(storage, tag, message) {
+                Ok(()) => Put::Done,
+                Err(OutOfMemory) => Put::OutOfMemory,
+            }
+        };
+        self.producers.mutex.unlock(storage);
+        if outcome == Put::Done {
+            self.producers.wake_other_side(storage);
+        }
+        outcome
+    }
+
+    #[inline]
+    fn append(&self, storage: Storage, tag: u32, message: &[&[u8]]) -> Result<(), OutOfMemory> {
+        let record = Record::new(tag, message)?;
+        let mut cursor = self.producers.cursor();
+        let mut segment = Segment::at(storage, cursor.segment);
+        loop {
+            if let Some(end) = segment.and_then(|segment| segment.write(cursor.position, &record)) {
+                self.producers.commit(Cursor {
+                    position: end,
+                    ..cursor
+                });
+                return Ok(());
+            }
+            cursor = self.next_segment(storage, segment, cursor.position, record.length())?;
+            segment = Segment::at(storage, cursor.segment);
+        }
+    }
+
+    /// The segment after a full one: one that a killed producer had already linked, else the
+    /// spare one, else a new one.
+    #[cold]
+    fn next_segment(
+        &self,
+        storage: Storage,
+        full: Option<Segment>,
+        position: u32,
+        length: u32,
+    ) -> Result<Cursor, OutOfMemory> {
+        let link: &AtomicU64 = match full {
+            Some(full) => full.next_link(),
+            None => &self.first,
+        };
+        let mut next = Address::from_bits(link.load(Ordering::Relaxed));
+        if next.is_null() {
+            next = self.fresh_segment(storage, full, length)?;
+            crash::step();
+            // Release: its header is seen by who follows the link.
+            link.store(next.bits(), Ordering::Release);
+            crash::step();
+        }
+        if let Some(full) = full {
+            full.write_jump(position);
+        }
+        Ok(Cursor {
+            segment: next,
+            position: 0,
+        })
+    }
+
+    fn fresh_segment(
+        &self,
+        storage: Storage,
+        full: Option<Segment>,
+        length: u32,
+    ) -> Result<Address, OutOfMemory> {
+        let spare = Address::from_bits(self.spare.swap(0, Ordering::Acquire));
+        if let Some(segment) = Segment::at(storage, spare) {
+            if segment.capacity() >= length {
+                segment.next_link().store(0, Ordering::Relaxed);
+                return Ok(spare);
+            }
+            segment.free(storage);
+        }
+        Segment::allocate(storage, full, length)
+    }
+
+    /// Takes a message if that needs no waiting.
+    #[inline]
+    pub fn try_get<R>(
+        &self,
+        storage: Storage,
+        read: impl FnOnce(u32, &[u8]) -> R,
+    ) -> Attempt<Get<R>> {
+        if self.consumers.mutex.try_lock(storage) == Tried::Busy {
+            return Attempt::WouldWait;
+        }
+        match self.get_locked(storage, read) {
+            Ok(Get::Empty) | Err(_) => Attempt::WouldWait,
+            Ok(outcome) => Attempt::Ended(outcome),
+        }
+    }
+
+    /// Takes the oldest message; `read` copies what it wants of it, and nothing else.
+    pub fn get<R>(
+        &self,
+        storage: Storage,
+        patience: Patience,
+        park: &impl Park,
+        mut read: impl FnOnce(u32, &[u8]) -> R,
+    ) -> Get<R> {
+        let mut has_waited = false;
+        let outcome = loop {
+            let deadline = patience.deadline();
+            match self.consumers.mutex.lock_until(storage, park, deadline) {
+                Locked::Clean => {}
+                Locked::Recovered => self.mend_consumers(storage),
+                Locked::TimedOut => break Get::Empty,
+                Locked::Interrupted => break Get::Interrupted,
+            }
+            let put = self.producers.count.load(Ordering::SeqCst);
+            let deadline = match (self.get_locked(storage, read), patience) {
+                (Ok(outcome), _) => break outcome,
+                (Err(_), Patience::None) => break Get::Empty,
+                (Err(unused), Patience::Until(deadline)) => {
+                    read = unused;
+                    deadline
+                }
+            };
+            has_waited = true;
+            match self.producers.wait_change(storage, put, deadline, park) {
+                Parked::Retry => {}
+                Parked::TimedOut => break Get::Empty,
+                Parked::Interrupted => break Get::Interrupted,
+            }
+        };
+        if has_waited {
+            self.producers.pass_on(storage, || !self.is_empty());
+        }
+        outcome
+    }
+
+    /// Waits until there may be a message, and takes none. Whoever waited so calls
+    /// [`Queue::pass_messages_on`] when it has given up or taken what it wanted.
+    ///
+    /// For users whose messages must not be taken while they are detached from an interpreter.
+    pub fn await_message(
+        &self,
+        storage: Storage,
+        deadline: Option<Deadline>,
+        park: &impl Park,
+    ) -> Parked {
+        let put = self.producers.count.load(Ordering::SeqCst);
+        if put != self.consumers.count.load(Ordering::Relaxed) {
+            return Parked::Retry;
+        }
+        self.producers.wait_change(storage, put, deadline, park)
+    }
+
+    /// After [`Queue::await_message`], however it ended: wakes another waiter if there are more
+    /// messages.
+    pub fn pass_messages_on(&self, storage: Storage) {
+        self.producers.pass_on(storage, || !self.is_empty());
+    }
+
+    /// Finishes what a consumer that died had begun.
+    #[cold]
+    fn mend_consumers(&self, storage: Storage) {
+        self.consumers.mend();
+        let segment = self.consumers.cursor().segment;
+        if !segment.is_null() {
+            self.retire(storage, segment);
+        }
+    }
+
+    /// Takes under the consumers' mutex, releases it, and wakes a producer; gives `read` back
+    /// if the queue is empty.
+    #[inline]
+    fn get_locked<R, F: FnOnce(u32, &[u8]) -> R>(
+        &self,
+        storage: Storage,
+        read: F,
+    ) -> Result<Get<R>, F> {
+        if self.is_empty() {
+            self.consumers.mutex.unlock(storage);
+            return Err(read);
+        }
+        let start = self.start();
+        let result = Segment::read(storage, start, read);
+        let Some((result, end)) = result else {
+            self.consumers.mutex.unlock(storage);
+            return Ok(Get::Corrupted);
+        };
+        self.consumers.commit(end);
+        crash::step();
+        if start.segment != end.segment {
+            self.retire(storage, end.segment);
+        }
+        self.consumers.mutex.unlock(storage);
+        if self.capacity() != 0 {
+            self.consumers.wake_other_side(storage);
+        }
+        Ok(Get::Got(result))
+    }
+
+    /// Where the oldest message is, or where to start looking for it.
+    fn start(&self) -> Cursor {
+        let cursor = self.consumers.cursor();
+        if cursor.segment.is_null() {
+            // Acquire: pairs with the Release of the link; `count` orders it anyway.
+            Cursor {
+                segment: Address::from_bits(self.first.load(Ordering::Acquire)),
+                ..cursor
+            }
+        } else {
+            cursor
+        }
+    }
+
+    /// Frees the segments before `until`; keeps one as the spare.
+    #[cold]
+    fn retire(&self, storage: Storage, until: Address) {
+        while let Some(segment) = self.unlink_first(storage, until) {
+            let is_kept = segment.is_ordinary()
+                && self
+                    .spare
+                    .compare_exchange(
+                        0,
+                        segment.address().bits(),
+                        Ordering::Release,
+                        Ordering::Relaxed,
+                    )
+                    .is_ok();
+            if !is_kept {
+                segment.free(storage);
+            }
+        }
+    }
+
+    /// Takes the first segment out of the chain unless it is `until`. Unlinked before it is
+    /// freed: killed in between, we leak it, where the other order would free it twice.
+    fn unlink_first(&self, storage: Storage, until: Address) -> Option<Segment> {
+        let address = Address::from_bits(self.first.load(Ordering::Relaxed));
+        if address == until {
+            return None;
+        }
+        let segment = Segment::at(storage, address)?;
+        // Acquire: pairs with the Release of the link.
+        let next = segment.next_link().load(Ordering::Acquire);
+        self.first.store(next, Ordering::Relaxed);
+        crash::step();
+        Some(segment)
+    }
+
+    /// Reports one message as done.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyDone`] if all that were put are.
+    pub fn report_done(&self, storage: Storage) -> Result<(), TooManyDone> {
+        let mut done = self.done.load(Ordering::Relaxed);
+        loop {
+            if done == self.producers.count.load(Ordering::Acquire) {
+                return Err(TooManyDone);
+            }
+            let next = done.wrapping_add(1);
+            // SeqCst: as `Side::commit`, for the joiners. It includes Release: who joins sees
+            // what was done.
+            match self
+                .done
+                .compare_exchange(done, next, Ordering::SeqCst, Ordering::Relaxed)
+            {
+                Ok(_) => {
+                    let is_all = next == self.producers.count.load(Ordering::Acquire);
+                    if is_all && self.joiners.swap(0, Ordering::SeqCst) != 0 {
+                        crate::futex::wake(&self.done, u32::MAX, storage.scope());
+                    }
+                    return Ok(());
+                }
+                Err(now) => done = now,
+            }
+        }
+    }
+
+    /// How many messages were put and aren't reported done.
+    #[must_use]
+    pub fn unfinished(&self) -> u32 {
+        let done = self.done.load(Ordering::Acquire);
+        self.producers
+            .count
+            .load(Ordering::Acquire)
+            .wrapping_sub(done)
+    }
+
+    /// Waits until every message that was put is reported done.
+    pub fn join(&self, storage: Storage, park: &impl Park) -> Join {
+        loop {
+            self.joiners.store(1, Ordering::SeqCst);
+            let done = self.done.load(Ordering::SeqCst);
+            if self.producers.count.load(Ordering::Acquire) == done {
+                return Join::Done;
+            }
+            match park.park(&self.done, done, storage.scope(), None) {
+                Parked::Retry | Parked::TimedOut => {}
+                Parked::Interrupted => return Join::Interrupted,
+            }
+        }
+    }
+
+    /// Shows every message to `visit`, unless a consumer is at work. For garbage collectors:
+    /// `visit` must not come back to this queue.
+    pub fn try_visit(&self, storage: Storage, mut visit: impl FnMut(u32, &[u8])) {
+        if self.consumers.mutex.try_lock(storage) == Tried::Busy {
+            return;
+        }
+        let mut cursor = self.start();
+        for _ in 0..self.len() {
+            match Segment::read(storage, cursor, &mut visit) {
+                Some(((), next)) => cursor = next,
+                None => break,
+            }
+        }
+        self.consumers.mutex.unlock(storage);
+    }
+
+    /// Hands the messages of a private queue that is being freed to the disposer.
+    fn dispose(&self) {
+        let Some(disposer) = DISPOSER.get() else {
+            return;
+        };
+        while let Get::Got(()) = self.get(
+            Storage::Private,
+            Patience::None,
+            &Uninterruptible,
+            |tag, message| {
+                disposer(tag, message);
+            },
+        ) {}
+    }
+
+    fn free_segments(&self, storage: Storage) {
+        let spare = Address::from_bits(self.spare.swap(0, Ordering::Acquire));
+        crash::step();
+        if let Some(kept) = Segment::at(storage, spare) {
+            kept.free(storage);
+        }
+        while let Some(segment) = self.unlink_first(storage, Address::NULL) {
+            segment.free(storage);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MIT
+//! Segments: the pieces of memory that a queue's records lie in.
+//!
+//! A record is 8 bytes of header (length, tag) and the message, padded to 8 bytes. A header
+//! with the length [`JUMP`] says that the next record is in the next segment; so does the end
+//! of the segment. Only a queue's producers write, only its consumers read, each under their
+//! mutex, and never the same record: the queue's counters are between them.
+
+use core::ptr::NonNull;
+
+use crate::primitive::{AtomicU32, AtomicU64, Ordering};
+use crate::storage::{Address, OutOfMemory, Storage};
+
+/// The longest message.
+pub const MAX_MESSAGE: usize = 0xFFFF_0000;
+
+const RECORD_HEADER: u32 = 8;
+const JUMP: u32 = u32::MAX;
+
+/// Begins a segment; the records follow.
+#[repr(C, align(64))]
+struct Header {
+    next: AtomicU64,
+    /// Bytes for records, a multiple of 8.
+    capacity: AtomicU32,
+}
+
+const HEADER: usize = size_of::<Header>();
+/// Capacities of ordinary segments: the first one, and the one that they grow to.
+const SMALLEST: u32 = 4096 - HEADER_32;
+const LARGEST: u32 = 65536 - HEADER_32;
+#[expect(clippy::cast_possible_truncation, reason = "64")]
+const HEADER_32: u32 = HEADER as u32;
+
+/// A place in the chain of segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cursor {
+    pub(super) segment: Address,
+    pub(super) position: u32,
+}
+
+/// A message as it is going to lie in a segment.
+pub(super) struct Record<'a> {
+    tag: u32,
+    message: &'a [&'a [u8]],
+    message_length: u32,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn new(tag: u32, message: &'a [&'a [u8]]) -> Result<Self, OutOfMemory> {
+        let length: usize = message.iter().map(|part| part.len()).sum();
+        if length > MAX_MESSAGE {
+            return Err(OutOfMemory);
+        }
+        let message_length = u32::try_from(length).map_err(|_| OutOfMemory)?;
+        Ok(Self {
+            tag,
+            message,
+            message_length,
+        })
+    }
+
+    /// Bytes in a segment.
+    pub(super) fn length(&self) -> u32 {
+        RECORD_HEADER + self.message_length.next_multiple_of(8)
+    }
+}
+
+/// A segment that is mapped here.
+#[derive(Clone, Copy)]
+pub(super) struct Segment {
+    address: Address,
+    header: &'static Header,
+    records: NonNull<u8>,
+    capacity: u32,
+}
+
+impl Segment {
+    /// The segment at `address`; `None` if there can't be one.
+    #[inline]
+    pub(super) fn at(storage: Storage, address: Address) -> Option<Self> {
+        if address.is_null() {
+            return None;
+        }
+        let start = storage.resolve(address, HEADER)?;
+        // SAFETY: resolved; a Header is made of atomics and valid whatever the bytes are. It
+        // is freed only by a queue that has no other use for it (queue Invariant 3).
+        let header: &'static Header = unsafe { start.cast().as_ref() };
+        let capacity = header.capacity.load(Ordering::Relaxed);
+        let records = storage.resolve(address, HEADER + capacity as usize)?;
+        // SAFETY: resolved with HEADER and more bytes.
+        let records = unsafe { records.add(HEADER) };
+        Some(Self {
+            address,
+            header,
+            records,
+            capacity,
+        })
+    }
+
+    /// A new segment, larger than the last one, for a record of `length` bytes at least.
+    pub(super) fn allocate(
+        storage: Storage,
+        last: Option<Self>,
+        length: u32,
+    ) -> Result<Address, OutOfMemory> {
+        let grown = last.map_or(SMALLEST, |last| last.capacity.saturating_mul(4));
+        let capacity = length
+            .max(grown.clamp(SMALLEST, LARGEST))
+            .next_multiple_of(8);
+        let address = storage.allocate(HEADER + capacity as usize)?;
+        let start = storage.resolve(address, HEADER).ok_or(OutOfMemory)?;
+        // SAFETY: resolved; freshly allocated.
+        let header: &Header = unsafe { start.cast().as_ref() };
+        header.next.store(0, Ordering::Relaxed);
+        header.capacity.store(capacity, Ordering::Relaxed);
+        Ok(address)
+    }
+
+    pub(super) fn free(self, storage: Storage) {
+        // SAFETY: allocated by `allocate` with this size (a wrong capacity in shared memory is
+        // ignored there); the queue has no other use for it.
+        unsafe { storage.free(self.address, HEADER + self.capacity as usize) };
+    }
+
+    pub(super) fn address(self) -> Address {
+        self.address
+    }
+
+    pub(super) fn capacity(self) -> u32 {
+        self.capacity
+    }
+
+    /// Whether it was not made for one long message.
+    pub(super) fn is_ordinary(self) -> bool {
+        self.capacity <= LARGEST
+    }
+
+    pub(super) fn next_link(self) -> &'static AtomicU64 {
+        &self.header.next
+    }
+
+    fn has_room(self, position: u32, length: u32) -> bool {
+        position
+            .checked_add(length)
+            .is_some_and(|end| end <= self.capacity)
+    }
+
+    /// Writes a record; the position after it, or `None` if there is no room.
+    #[inline]
+    pub(super) fn write(self, position: u32, record: &Record<'_>) -> Option<u32> {
+        if position % 8 != 0 || !self.has_room(position, record.length()) {
+            return None;
+        }
+        self.write_header(position, record.message_length, record.tag);
+        let mut at = (position + RECORD_HEADER) as usize;
+        for part in record.message {
+            // SAFETY: the record fits, so all of its parts lie within the segment; they were
+            // checked to add up to its length.
+            let target = unsafe { self.records.add(at) };
+            // SAFETY: as above; the message isn't in shared memory that we write to, and
+            // consumers don't read what isn't committed.
+            unsafe { target.copy_from_nonoverlapping(NonNull::from(*part).cast(), part.len()) };
+            at += part.len();
+        }
+        Some(position + record.length())
+    }
+
+    /// Says that the records go on in the next segment.
+    pub(super) fn write_jump(self, position: u32) {
+        if position % 8 == 0 && self.has_room(position, RECORD_HEADER) {
+            self.write_header(position, JUMP, 0);
+        }
+    }
+
+    fn header_at(self, position: u32) -> &'static AtomicU64 {
+        // SAFETY: callers checked that 8 bytes have room there.
+        let header = unsafe { self.records.add(position as usize) };
+        // SAFETY: within the segment, a multiple of 8 from its 64-byte aligned start.
+        unsafe { header.cast().as_ref() }
+    }
+
+    // Relaxed: the queue's counters order what lies in the records.
+
+    fn write_header(self, position: u32, length: u32, tag: u32) {
+        let word = (u64::from(tag) << 32) | u64::from(length);
+        self.header_at(position).store(word, Ordering::Relaxed);
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "splits a word in two")]
+    fn read_header(self, position: u32) -> (u32, u32) {
+        let word = self.header_at(position).load(Ordering::Relaxed);
+        (word as u32, (word >> 32) as u32)
+    }
+
+    /// Reads the record at `cursor`, or at the start of the next segment, and says where the
+    /// one after it is. `None` if there can't be one there.
+    #[inline]
+    pub(super) fn read<R>(
+        storage: Storage,
+        cursor: Cursor,
+        read: impl FnOnce(u32, &[u8]) -> R,
+    ) -> Option<(R, Cursor)> {
+        let Cursor {
+            segment: mut address,
+            mut position,
+        } = cursor;
+        loop {
+            let segment = Self::at(storage, address)?;
+            if position % 8 != 0 {
+                return None;
+            }
+            if segment.has_room(position, RECORD_HEADER) {
+                let (length, tag) = segment.read_header(position);
+                if length != JUMP {
+                    let padded = length.checked_next_multiple_of(8)?;
+                    let end = position.checked_add(RECORD_HEADER)?.checked_add(padded)?;
+                    if end > segment.capacity {
+                        return None;
+                    }
+                    let result = segment.with_message(position, length, tag, read);
+                    return Some((
+                        result,
+                        Cursor {
+                            segment: address,
+                            position: end,
+                        },
+                    ));
+                }
+            }
+            // Acquire: pairs with the Release of the link.
+            address = Address::from_bits(segment.header.next.load(Ordering::Acquire));
+            position = 0;
+        }
+    }
+
+    #[inline]
+    fn with_message<R>(
+        self,
+        position: u32,
+        length: u32,
+        tag: u32,
+        read: impl FnOnce(u32, &[u8]) -> R,
+    ) -> R {
+        // SAFETY: the caller checked that the message lies within the segment.
+        let start = unsafe { self.records.add((position + RECORD_HEADER) as usize) };
+        // SAFETY: within the segment, initialized by its producer, and not written to while
+        // the consumers' mutex is held: producers write past the committed records only.
+        let message = unsafe { core::slice::from_raw_parts(start.as_ptr(), length as usize) };
+        read(tag, message)
+    }
+}

@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: MIT
+//! Where an object lives: in this process's heap or in the shared memory of a family.
+//!
+//! This is the only module, besides `family`, that knows the difference. An algorithm asks
+//! its storage three things: how its futexes are shared, under which [`Token`] this process
+//! holds locks there, and whether the holder of another token is gone.
+
+use core::marker::PhantomData;
+use core::num::NonZeroU32;
+use core::ops::Deref;
+use core::ptr::NonNull;
+use std::sync::Arc;
+
+use crate::family::{Family, Run};
+use crate::futex::Scope;
+
+mod local;
+
+pub use local::{after_fork_in_child, lock_for_fork, unlock_after_fork};
+
+/// Names the holder of a lock, a process or a thread: 31 bits, never zero and never reused.
+///
+/// In shared memory it is a slot of the family's process table and a generation, so that the
+/// next process in the slot is another holder. In private memory it is a thread's number: a
+/// lock that another thread held when the process forked has, in the child, a holder that is
+/// gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct Token(NonZeroU32);
+
+impl Token {
+    /// Reads a token back from a word; `None` for zero or more than 31 bits.
+    #[must_use]
+    pub fn from_bits(bits: u32) -> Option<Self> {
+        if bits >> 31 == 0 {
+            NonZeroU32::new(bits).map(Self)
+        } else {
+            None
+        }
+    }
+
+    /// The token as a number below 2^31.
+    #[must_use]
+    pub fn bits(self) -> u32 {
+        self.0.get()
+    }
+}
+
+/// What may live in a storage.
+///
+/// # Safety
+///
+/// An implementor promises that
+/// - the type is `#[repr(C)]`, consists of atomics only and is valid when all bytes are zero;
+/// - it holds no pointers and no file descriptors: it means the same at any address, in any
+///   process;
+/// - whatever another process may write into it can lead to wrong results, not to undefined
+///   behaviour;
+/// - `KIND` is different for each implementor.
+pub unsafe trait Shareable: Send + Sync + 'static {
+    /// Tells objects apart in handles and in shared memory.
+    const KIND: Kind;
+
+    /// Lets go of everything that the object owns in `storage`. Called once, when nobody holds
+    /// the object any more; the object's memory itself is freed by the caller.
+    fn destroy(&self, _storage: Storage) {}
+}
+
+/// What an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+#[expect(missing_docs, reason = "each is the type of the same name")]
+pub enum Kind {
+    Lock = 1,
+    RLock = 2,
+    Semaphore = 3,
+    Event = 4,
+    Condition = 5,
+    Barrier = 6,
+    Queue = 7,
+}
+
+impl Kind {
+    /// Reads a kind back from a number.
+    #[must_use]
+    pub fn from_bits(bits: u32) -> Option<Self> {
+        use Kind::{Barrier, Condition, Event, Lock, Queue, RLock, Semaphore};
+        [Lock, RLock, Semaphore, Event, Condition, Barrier, Queue]
+            .into_iter()
+            .find(|&kind| kind as u32 == bits)
+    }
+}
+
+/// A place for objects, and for the memory that they need beside themselves.
+#[derive(Clone, Copy, Debug)]
+pub enum Storage {
+    /// This process's heap.
+    Private,
+    /// The shared memory of a family.
+    Shared(&'static Family),
+}
+
+pub(crate) mod thread;
+
+impl Storage {
+    /// How futexes in this storage are shared.
+    #[must_use]
+    #[inline]
+    pub fn scope(self) -> Scope {
+        match self {
+            Self::Private => Scope::Private,
+            Self::Shared(_) => Scope::Shared,
+        }
+    }
+
+    /// The token under which this thread holds locks here.
+    #[must_use]
+    #[inline]
+    pub fn me(self) -> Token {
+        match self {
+            Self::Private => thread::current(),
+            Self::Shared(family) => family.me(),
+        }
+    }
+
+    /// Whether the holder of `token` has died, as far as memory alone tells. Cheap.
+    #[must_use]
+    pub fn is_known_gone(self, token: Token) -> bool {
+        match self {
+            Self::Private => thread::is_gone(token),
+            Self::Shared(family) => family.processes().is_known_gone(token),
+        }
+    }
+
+    /// Whether the holder of `token` has died; asks the kernel, microseconds.
+    #[must_use]
+    pub fn is_gone(self, token: Token) -> bool {
+        match self {
+            Self::Private => self.is_known_gone(token),
+            Self::Shared(family) => family.processes().is_gone(token),
+        }
+    }
+
+    /// Memory for `bytes` bytes, at least 64-byte aligned, its content undefined. The address
+    /// is stable and means the same to every process of the storage.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if there is none.
+    pub fn allocate(self, bytes: usize) -> Result<Address, OutOfMemory> {
+        match self {
+            Self::Private => local::allocate(bytes),
+            Self::Shared(family) => family.allocate_raw(bytes).map(|run| Address(run.data())),
+        }
+    }
+
+    /// Gives memory back. A second call for the same allocation is a logic error; in shared
+    /// memory it is noticed and ignored.
+    ///
+    /// # Safety
+    ///
+    /// - `address` came from [`Storage::allocate`] of the same storage with the same `bytes`;
+    /// - nobody uses the memory any more.
+    pub unsafe fn free(self, address: Address, bytes: usize) {
+        match self {
+            // SAFETY: passed on to the caller.
+            Self::Private => unsafe { local::free(address, bytes) },
+            Self::Shared(family) => family.free(Run::of_data(address.0)),
+        }
+    }
+
+    /// Where `address` is mapped here; `None` if `bytes` bytes from it can't be an allocation
+    /// (shared memory that somebody has overwritten).
+    #[must_use]
+    pub fn resolve(self, address: Address, bytes: usize) -> Option<NonNull<u8>> {
+        match self {
+            Self::Private => local::resolve(address),
+            Self::Shared(family) => family.resolve(address.0, bytes),
+        }
+    }
+}
+
+/// Names memory in a storage: an offset in shared memory, an exposed address in private
+/// memory. Zero names nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address(pub(crate) u64);
+
+impl Address {
+    /// Names nothing.
+    pub const NULL: Self = Self(0);
+
+    /// Whether this names nothing.
+    #[must_use]
+    pub fn is_null(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The address as it is stored in shared structures.
+    #[must_use]
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Reads a stored address back.
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
+/// There is no more memory of the kind that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory;
+
+/// A counted reference to a `T` in a storage; the last one in the last process frees it.
+pub struct Object<T: Shareable> {
+    target: NonNull<T>,
+    keep: Keep,
+    _owns: PhantomData<Arc<T>>,
+}
+
+// SAFETY: an Object is a counted reference to a T, which is Send and Sync (Shareable asks for
+// it); counting is done with atomics or under the family's lock.
+unsafe impl<T: Shareable> Send for Object<T> {}
+// SAFETY: as above; &Object gives no more than &T.
+unsafe impl<T: Shareable> Sync for Object<T> {}
+
+enum Keep {
+    /// `target` came from `Arc::into_raw`; the count is given back in `drop`.
+    Private,
+    Shared(&'static Family, Run),
+}
+
+impl<T: Shareable> Object<T> {
+    /// A new, all-zero object.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if the shared memory can't grow.
+    pub fn new(storage: Storage) -> Result<Self, OutOfMemory> {
+        match storage {
+            Storage::Private => {
+                // SAFETY: Shareable promises that all-zero is a valid T.
+                let object: Arc<T> = Arc::new(unsafe { core::mem::zeroed() });
+                Ok(Self::from_arc(object))
+            }
+            Storage::Shared(family) => {
+                let run = family.allocate_object(T::KIND, size_of::<T>())?;
+                Ok(Self::from_run(family, run))
+            }
+        }
+    }
+
+    fn from_arc(object: Arc<T>) -> Self {
+        let target = NonNull::new(Arc::into_raw(object).cast_mut()).expect("Arc is never null");
+        Self {
+            target,
+            keep: Keep::Private,
+            _owns: PhantomData,
+        }
+    }
+
+    /// Takes over one local reference to the object of `run`, whose kind the caller checked.
+    fn from_run(family: &'static Family, run: Run) -> Self {
+        let target = family.object(run).cast();
+        Self {
+            target,
+            keep: Keep::Shared(family, run),
+            _owns: PhantomData,
+        }
+    }
+
+    /// Where the object lives.
+    #[must_use]
+    #[inline]
+    pub fn storage(&self) -> Storage {
+        match self.keep {
+            Keep::Private => Storage::Private,
+            Keep::Shared(family, _) => Storage::Shared(family),
+        }
+    }
+
+    /// A number that two references share exactly if they mean the same object.
+    #[must_use]
+    pub fn identity(&self) -> u64 {
+        self.target.as_ptr().addr() as u64
+    }
+
+    /// Whether this is the only reference to a private object.
+    #[must_use]
+    pub fn is_sole(&self) -> bool {
+        match self.keep {
+            // One count is ours, one the temporary's.
+            Keep::Private => Arc::strong_count(&self.arc()) == 2,
+            Keep::Shared(..) => false,
+        }
+    }
+
+    fn arc(&self) -> Arc<T> {
+        // SAFETY: only called for Keep::Private, where target came from Arc::into_raw and its
+        // count is ours, so the Arc lives; ManuallyDrop leaves that count alone.
+        let ours = core::mem::ManuallyDrop::new(unsafe { Arc::from_raw(self.target.as_ptr()) });
+        Arc::clone(&ours)
+    }
+}
+
+impl<T: Shareable> Deref for Object<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: target points to a T that our count (Private) or our family's holder bit
+        // (Shared) keeps; T is made of atomics, so others may change it under a shared
+        // reference. Mappings are never removed while the process lives.
+        unsafe { self.target.as_ref() }
+    }
+}
+
+impl<T: Shareable> Drop for Object<T> {
+    fn drop(&mut self) {
+        match self.keep {
+            Keep::Private => {
+                // SAFETY: target came from Arc::into_raw, and this is the one time that its
+                // count is taken back.
+                let object = unsafe { Arc::from_raw(self.target.as_ptr()) };
+                if let Some(last) = Arc::into_inner(object) {
+                    last.destroy(Storage::Private);
+                }
+            }
+            Keep::Shared(family, run) => family.release(run),
+        }
+    }
+}
+
+pub mod handle;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_have_31_bits_and_are_not_zero() {
+        assert_eq!(Token::from_bits(0), None);
+        assert_eq!(Token::from_bits(1 << 31), None);
+        assert_eq!(Token::from_bits(7).map(Token::bits), Some(7));
+    }
+
+    #[test]
+    fn kinds_read_back() {
+        for bits in 0..100 {
+            if let Some(kind) = Kind::from_bits(bits) {
+                assert_eq!(kind as u32, bits);
+            }
+        }
+        assert_eq!(Kind::from_bits(0), None);
+    }
+}
