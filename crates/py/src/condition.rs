@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: MIT
+//! `freethreading.Condition`.
+
+use freethreading_core::deadline::Deadline;
+use freethreading_core::park::{Park, Uninterruptible};
+use freethreading_core::storage::{Object, Storage, Token};
+use freethreading_core::sync::{self, Acquire, NotHeld, Notified, SavedDepth};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyTuple, PyType};
+use pyo3::{PyTraverseError, PyVisit};
+
+use crate::arguments::{Seconds, Truth, Whole, deadline};
+use crate::errors::{NOT_HELD, from_out_of_memory, owner_died};
+use crate::lock::Lock;
+use crate::object;
+use crate::rlock::RLock;
+use crate::wait::wait;
+
+/// A condition variable: workers wait until another one notifies them.
+///
+/// Like `threading.Condition` and `multiprocessing.Condition`, over a `Lock` or `RLock` that is
+/// given, else over a new `RLock`.
+///
+/// >>> from freethreading import Condition
+/// >>> condition = Condition()
+/// >>> with condition:
+/// ...     condition.wait_for(lambda: "ready", timeout=1)
+/// 'ready'
+///
+/// Raises TypeError if `lock` is neither.
+///
+/// Differences from threading / multiprocessing: `notify(n)` wakes exactly the n longest
+/// waiters; a waiter that was killed doesn't swallow a notification. It can be pickled at any
+/// time, and the copy is the same condition over the same lock.
+#[pyclass(module = "freethreading", frozen, weakref, subclass)]
+pub(crate) struct Condition {
+    object: Object<sync::Condition>,
+    lock: AnyLock,
+}
+
+/// The lock under a condition.
+enum AnyLock {
+    Plain(Py<Lock>),
+    Reentrant(Py<RLock>),
+}
+
+/// What to restore when the lock is taken again.
+enum Saved {
+    Plain,
+    Reentrant(SavedDepth),
+}
+
+impl AnyLock {
+    fn new(lock: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if let Ok(lock) = lock.cast::<Lock>() {
+            return Ok(Self::Plain(lock.clone().unbind()));
+        }
+        if let Ok(lock) = lock.cast::<RLock>() {
+            return Ok(Self::Reentrant(lock.clone().unbind()));
+        }
+        let class = lock.get_type().fully_qualified_name()?;
+        Err(PyTypeError::new_err(format!(
+            "lock must be a freethreading.Lock, a freethreading.RLock or None, not {class}"
+        )))
+    }
+
+    fn object<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        match self {
+            Self::Plain(lock) => lock.bind(py).as_any(),
+            Self::Reentrant(lock) => lock.bind(py).as_any(),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Plain(_) => "Lock",
+            Self::Reentrant(_) => "RLock",
+        }
+    }
+
+    /// Whether the caller may wait and notify. A plain lock doesn't know who holds it.
+    fn is_held(&self) -> bool {
+        match self {
+            Self::Plain(lock) => lock.get().object().is_locked(),
+            Self::Reentrant(lock) => {
+                let object = lock.get().object();
+                object.is_held(object.storage())
+            }
+        }
+    }
+
+    fn release_all(&self) -> Result<Saved, NotHeld> {
+        match self {
+            Self::Plain(lock) => {
+                let object = lock.get().object();
+                object.release(object.storage()).map(|()| Saved::Plain)
+            }
+            Self::Reentrant(lock) => {
+                let object = lock.get().object();
+                object.release_all(object.storage()).map(Saved::Reentrant)
+            }
+        }
+    }
+
+    /// Takes the lock again, whatever happens; says who died holding it meanwhile.
+    fn take_back(&self, saved: Saved) -> Result<(), Option<Token>> {
+        let mut dead = Ok(());
+        loop {
+            match self.acquire(&Uninterruptible) {
+                Acquire::Acquired => break,
+                Acquire::OwnerDied(owner) => dead = Err(owner),
+                Acquire::TimedOut | Acquire::Interrupted => {}
+            }
+        }
+        if let (Self::Reentrant(lock), Saved::Reentrant(depth)) = (self, saved) {
+            lock.get().object().restore_depth(depth);
+        }
+        dead
+    }
+
+    fn acquire(&self, park: &impl Park) -> Acquire {
+        match self {
+            Self::Plain(lock) => {
+                let object = lock.get().object();
+                object.acquire(object.storage(), None, park)
+            }
+            Self::Reentrant(lock) => {
+                let object = lock.get().object();
+                object.acquire(object.storage(), None, park)
+            }
+        }
+    }
+
+    fn storage(&self) -> Storage {
+        match self {
+            Self::Plain(lock) => lock.get().object().storage(),
+            Self::Reentrant(lock) => lock.get().object().storage(),
+        }
+    }
+}
+
+impl Condition {
+    fn check_held(&self, py: Python<'_>, action: &str) -> PyResult<()> {
+        if self.lock.is_held() {
+            Ok(())
+        } else {
+            Err(not_held(py, action))
+        }
+    }
+
+    fn wait_until(&self, py: Python<'_>, deadline: Option<Deadline>) -> PyResult<bool> {
+        self.check_held(py, "wait for")?;
+        let storage = self.object.storage();
+        let waiting = self
+            .object
+            .enter(storage)
+            .map_err(from_out_of_memory("a waiter"))?;
+        let Ok(saved) = self.lock.release_all() else {
+            // Somebody else released it just now: leave the list again.
+            let now = Some(Deadline::now());
+            let _ = self.object.wait(storage, waiting, now, &Uninterruptible);
+            return Err(not_held(py, "wait for"));
+        };
+        let mut owner = Ok(());
+        let notified = wait(py, |park| {
+            let notified = self.object.wait(storage, waiting, deadline, park);
+            owner = self.lock.take_back(saved);
+            notified
+        })?;
+        owner.map_err(|dead| owner_died(py, self.lock.name(), self.lock.storage(), dead))?;
+        Ok(notified == Notified::Yes)
+    }
+}
+
+fn not_held(py: Python<'_>, action: &str) -> PyErr {
+    NOT_HELD.new_err(
+        py,
+        &format!("can't {action} a Condition without holding its lock"),
+    )
+}
+
+#[pymethods]
+impl Condition {
+    #[new]
+    #[pyo3(signature = (lock = None))]
+    fn new(py: Python<'_>, lock: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let object = object::make("Condition", |_: &sync::Condition| {})?;
+        let lock = match lock {
+            Some(lock) => AnyLock::new(lock)?,
+            None => AnyLock::new(&PyType::new::<RLock>(py).call0()?)?,
+        };
+        Ok(Self { object, lock })
+    }
+
+    /// Take the condition's lock: its own `acquire(blocking=True, timeout=None)`.
+    #[pyo3(
+        signature = (blocking = Truth(true), timeout = None),
+        text_signature = "($self, blocking=True, timeout=None)"
+    )]
+    fn acquire<'py>(
+        &self,
+        py: Python<'py>,
+        blocking: Truth,
+        timeout: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.lock
+            .object(py)
+            .call_method1("acquire", (blocking.0, timeout))
+    }
+
+    /// Free the condition's lock: its own `release()`.
+    fn release<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.lock.object(py).call_method0("release")
+    }
+
+    /// Free the lock, wait to be notified, at most `timeout` seconds, and take the lock again.
+    ///
+    /// Returns whether it was notified. `timeout=None` waits for ever, a negative one not at
+    /// all.
+    ///
+    /// Raises an exception that is a RuntimeError and an AssertionError if the lock isn't held,
+    /// OwnerDiedError (with the lock taken) if a process died holding it meanwhile.
+    #[pyo3(signature = (timeout = None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<Seconds>) -> PyResult<bool> {
+        self.wait_until(py, deadline(timeout))
+    }
+
+    /// Wait until `predicate()` is true, at most `timeout` seconds.
+    ///
+    /// Returns the predicate's last value. Raises as `wait` does.
+    #[pyo3(signature = (predicate, timeout = None))]
+    fn wait_for<'py>(
+        &self,
+        py: Python<'py>,
+        predicate: &Bound<'py, PyAny>,
+        timeout: Option<Seconds>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let deadline = deadline(timeout);
+        loop {
+            let value = predicate.call0()?;
+            if value.is_truthy()? || deadline.is_some_and(Deadline::has_passed) {
+                return Ok(value);
+            }
+            self.wait_until(py, deadline)?;
+        }
+    }
+
+    /// Wake the `n` longest waiters, or all if there are fewer.
+    ///
+    /// Raises an exception that is a RuntimeError and an AssertionError if the lock isn't held.
+    #[pyo3(signature = (n = Whole(1)), text_signature = "($self, n=1)")]
+    fn notify(&self, py: Python<'_>, n: Whole) -> PyResult<()> {
+        self.check_held(py, "notify")?;
+        let count = usize::try_from(n.0).unwrap_or(0);
+        self.object.notify(self.object.storage(), count);
+        Ok(())
+    }
+
+    /// Wake all waiters.
+    ///
+    /// Raises an exception that is a RuntimeError and an AssertionError if the lock isn't held.
+    fn notify_all(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_held(py, "notify")?;
+        self.object.notify(self.object.storage(), usize::MAX);
+        Ok(())
+    }
+
+    fn __enter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.lock.object(py).call_method0("__enter__")
+    }
+
+    #[pyo3(signature = (exc_type, exc_value, traceback, /))]
+    fn __exit__<'py>(
+        &self,
+        py: Python<'py>,
+        exc_type: &Bound<'py, PyAny>,
+        exc_value: &Bound<'py, PyAny>,
+        traceback: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.lock
+            .object(py)
+            .call_method1("__exit__", (exc_type, exc_value, traceback))
+    }
+
+    fn __reduce__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
+        let py = this.py();
+        let base = PyType::new::<Self>(py);
+        let condition = this.get();
+        let arguments = PyTuple::new(py, [condition.lock.object(py)])?;
+        object::reduce(this.as_any(), &base, &condition.object, arguments)
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other
+            .cast::<Self>()
+            .is_ok_and(|it| object::is_same(&self.object, &it.get().object))
+    }
+
+    fn __hash__(&self) -> u64 {
+        self.object.identity()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let lock = self.lock.object(py).repr()?;
+        let waiters = self.object.waiters(self.object.storage());
+        Ok(format!(
+            "<freethreading.Condition over {lock}, {waiters} waiting>"
+        ))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match &self.lock {
+            AnyLock::Plain(lock) => visit.call(lock),
+            AnyLock::Reentrant(lock) => visit.call(lock),
+        }
+    }
+}

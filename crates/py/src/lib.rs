@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+//! The native module of the Python package: shells around `freethreading-core` that parse
+//! arguments, let go of the interpreter while they wait, and map outcomes to Python.
+//!
+//! Every class is frozen and holds a counted reference to an object of atomics, so methods
+//! take `&self` and need no lock of their own. No Python code runs while an internal lock of
+//! the core is held.
+
+#![deny(unsafe_code)]
+#![allow(
+    clippy::doc_markdown,
+    reason = "the doc comments of classes are Python's docstrings"
+)]
+
+use pyo3::prelude::*;
+
+mod arguments;
+mod barrier;
+mod condition;
+mod errors;
+mod event;
+mod fork;
+mod imported;
+mod lock;
+mod message;
+mod object;
+mod picklable;
+mod queue;
+mod rlock;
+mod runtime;
+mod semaphore;
+mod simple_queue;
+mod wait;
+mod watchdog;
+
+/// The engine of freethreading.
+#[pymodule(gil_used = false)]
+mod _native {
+    #[pymodule_export]
+    use super::barrier::Barrier;
+    #[pymodule_export]
+    use super::condition::Condition;
+    #[pymodule_export]
+    use super::event::Event;
+    #[pymodule_export]
+    use super::lock::Lock;
+    #[pymodule_export]
+    use super::object::restore;
+    #[pymodule_export]
+    use super::picklable::{check_arguments, check_picklable};
+    #[pymodule_export]
+    use super::queue::Queue;
+    #[pymodule_export]
+    use super::rlock::RLock;
+    #[pymodule_export]
+    use super::runtime::{
+        family_disown, family_id, family_join, family_reap, family_reserve, family_statistics,
+        set_backend, usable_cpus,
+    };
+    #[pymodule_export]
+    use super::semaphore::{BoundedSemaphore, Semaphore};
+    #[pymodule_export]
+    use super::simple_queue::SimpleQueue;
+    #[pymodule_export]
+    use super::watchdog::{process_start_time, watch_parent};
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        super::message::initialize();
+        super::fork::register(module.py())
+    }
+}

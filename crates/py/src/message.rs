@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: MIT
+//! Messages: how a Python object lies in a queue.
+//!
+//! In private memory a message is a reference, so nothing is copied. In shared memory small
+//! scalars, text and bytes are encoded here, all else by pickle, before the queue is touched.
+
+#![expect(
+    unsafe_code,
+    reason = "a reference lies in a private queue as its address"
+)]
+
+use core::cell::RefCell;
+
+use freethreading_core::queue;
+use freethreading_core::storage::Storage;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString};
+
+use crate::imported::Imported;
+
+static DUMPS: Imported = Imported::new("pickle", "dumps");
+static LOADS: Imported = Imported::new("pickle", "loads");
+
+/// Imports what messages need, when a queue is made. A thread that imports it when it first
+/// puts might be in the middle of that when another thread forks, and the child would wait for
+/// ever for that import.
+pub(crate) fn prepare(py: Python<'_>, storage: Storage) -> PyResult<()> {
+    if storage.family().is_some() {
+        DUMPS.get(py)?;
+        LOADS.get(py)?;
+    }
+    Ok(())
+}
+
+/// What the bytes of a message are. Part of the shared memory's format.
+mod tag {
+    pub(super) const NONE: u32 = 0;
+    pub(super) const FALSE: u32 = 1;
+    pub(super) const TRUE: u32 = 2;
+    pub(super) const INT: u32 = 3;
+    pub(super) const FLOAT: u32 = 4;
+    pub(super) const STR: u32 = 5;
+    pub(super) const BYTES: u32 = 6;
+    pub(super) const PICKLE: u32 = 7;
+    /// Eight bytes: the address of an object to which the message holds a reference.
+    pub(super) const REFERENCE: u32 = 8;
+}
+
+/// An object on its way into a queue.
+pub(crate) enum Outgoing<'py> {
+    Scalar {
+        tag: u32,
+        bytes: [u8; 8],
+        length: usize,
+    },
+    Text(Bound<'py, PyString>),
+    Bytes {
+        tag: u32,
+        bytes: Bound<'py, PyBytes>,
+    },
+    Reference(Bound<'py, PyAny>),
+}
+
+impl<'py> Outgoing<'py> {
+    /// Encodes `item` for a queue in `storage`; raises what pickling raises.
+    pub(crate) fn new(storage: Storage, item: Bound<'py, PyAny>) -> PyResult<Self> {
+        if storage.family().is_none() {
+            return Ok(Self::Reference(item));
+        }
+        let py = item.py();
+        if item.is_none() {
+            return Ok(Self::scalar(tag::NONE, &[]));
+        }
+        if let Ok(value) = item.cast_exact::<PyBool>() {
+            return Ok(Self::scalar(
+                if value.is_true() {
+                    tag::TRUE
+                } else {
+                    tag::FALSE
+                },
+                &[],
+            ));
+        }
+        if let Ok(value) = item.cast_exact::<PyInt>() {
+            if let Ok(value) = value.extract::<i64>() {
+                return Ok(Self::scalar(tag::INT, &value.to_le_bytes()));
+            }
+        } else if let Ok(value) = item.cast_exact::<PyFloat>() {
+            return Ok(Self::scalar(tag::FLOAT, &value.value().to_le_bytes()));
+        } else if let Ok(value) = item.cast_exact::<PyBytes>() {
+            return Ok(Self::Bytes {
+                tag: tag::BYTES,
+                bytes: value.clone(),
+            });
+        } else if let Ok(value) = item.cast_exact::<PyString>() {
+            // Not with lone surrogates.
+            if value.to_str().is_ok() {
+                return Ok(Self::Text(value.clone()));
+            }
+        }
+        Ok(Self::Bytes {
+            tag: tag::PICKLE,
+            bytes: pickle(py, &item)?,
+        })
+    }
+
+    fn scalar(tag: u32, value: &[u8]) -> Self {
+        let mut bytes = [0; 8];
+        bytes[..value.len()].copy_from_slice(value);
+        Self::Scalar {
+            tag,
+            bytes,
+            length: value.len(),
+        }
+    }
+
+    /// Calls `put` with the message's tag and bytes. If `put` says that they are in the queue,
+    /// a reference belongs to the queue from then on.
+    pub(crate) fn put_with<R>(
+        &self,
+        put: impl FnOnce(u32, &[u8]) -> R,
+        is_in_queue: impl FnOnce(&R) -> bool,
+    ) -> R {
+        match self {
+            Self::Scalar { tag, bytes, length } => put(*tag, &bytes[..*length]),
+            // Checked in `new`.
+            Self::Text(text) => put(tag::STR, text.to_str().unwrap_or_default().as_bytes()),
+            Self::Bytes { tag, bytes } => put(*tag, bytes.as_bytes()),
+            Self::Reference(item) => {
+                // The queue's reference is counted before anybody can take it out.
+                let queued = item.clone().unbind();
+                let address = (queued.as_ptr().expose_provenance() as u64).to_ne_bytes();
+                let result = put(tag::REFERENCE, &address);
+                if is_in_queue(&result) {
+                    let _ = queued.into_ptr();
+                }
+                result
+            }
+        }
+    }
+}
+
+/// Tries `pickle` first: it is fast. What only multiprocessing knows how to pickle
+/// (connections, sockets) is left to its pickler.
+fn pickle<'py>(py: Python<'py>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    static DUMPS_FOR_PROCESS: Imported =
+        Imported::new("freethreading._picklable", "dumps_for_process");
+    const PROTOCOL: u32 = 5;
+    let pickled = match DUMPS.get(py)?.call1((item, PROTOCOL)) {
+        Ok(pickled) => pickled,
+        Err(error) => DUMPS_FOR_PROCESS.get(py)?.call1((item, error))?,
+    };
+    Ok(pickled.cast_into::<PyBytes>()?)
+}
+
+/// A message copied out of a queue.
+pub(crate) enum Incoming {
+    None,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(Vec<u8>),
+    Bytes(Vec<u8>),
+    Pickle(Vec<u8>),
+    Reference(u64),
+    Malformed,
+}
+
+impl Incoming {
+    /// Copies a message; runs under a queue's mutex, so it touches nothing of Python's.
+    #[inline]
+    pub(crate) fn read(tag: u32, message: &[u8]) -> Self {
+        let word = || message.try_into().ok();
+        match tag {
+            tag::NONE => Self::None,
+            tag::FALSE => Self::Bool(false),
+            tag::TRUE => Self::Bool(true),
+            tag::INT => word().map_or(Self::Malformed, |word| Self::Int(i64::from_le_bytes(word))),
+            tag::FLOAT => word().map_or(Self::Malformed, |word| {
+                Self::Float(f64::from_le_bytes(word))
+            }),
+            tag::STR => Self::Text(message.to_vec()),
+            tag::BYTES => Self::Bytes(message.to_vec()),
+            tag::PICKLE => Self::Pickle(message.to_vec()),
+            tag::REFERENCE => word().map_or(Self::Malformed, |word| {
+                Self::Reference(u64::from_ne_bytes(word))
+            }),
+            _ => Self::Malformed,
+        }
+    }
+
+    /// The object. Raises what unpickling raises; the message is taken all the same.
+    pub(crate) fn into_object(
+        self,
+        py: Python<'_>,
+        storage: Storage,
+    ) -> PyResult<Bound<'_, PyAny>> {
+        Ok(match self {
+            Self::None => py.None().into_bound(py),
+            Self::Bool(value) => PyBool::new(py, value).to_owned().into_any(),
+            Self::Int(value) => value.into_pyobject(py)?.into_any(),
+            Self::Float(value) => PyFloat::new(py, value).into_any(),
+            Self::Text(text) => {
+                let text = core::str::from_utf8(&text).map_err(|_| malformed())?;
+                PyString::new(py, text).into_any()
+            }
+            Self::Bytes(bytes) => PyBytes::new(py, &bytes).into_any(),
+            Self::Pickle(pickled) => {
+                let pickled = PyBytes::new(py, &pickled);
+                LOADS.get(py)?.call1((pickled,))?
+            }
+            Self::Reference(address) if storage.family().is_none() => own(py, address),
+            Self::Reference(_) | Self::Malformed => return Err(malformed()),
+        })
+    }
+}
+
+fn malformed() -> PyErr {
+    PyRuntimeError::new_err("the queue's shared memory was overwritten: a message is malformed")
+}
+
+/// The object whose reference lay in a private queue as `address`.
+fn own(py: Python<'_>, address: u64) -> Bound<'_, PyAny> {
+    // SAFETY: private queues get their references from `put_with` alone, which gave one away;
+    // each message is taken once, so this is the one time that it is taken back.
+    unsafe { Bound::from_owned_ptr(py, pointer(address)) }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "an address of this process"
+)]
+fn pointer(address: u64) -> *mut ffi::PyObject {
+    core::ptr::with_exposed_provenance_mut(address as usize)
+}
+
+/// Calls `visit` with the object of a message that stays in its queue.
+pub(crate) fn visit_reference(tag: u32, message: &[u8], visit: impl FnOnce(&Py<PyAny>)) {
+    let Incoming::Reference(address) = Incoming::read(tag, message) else {
+        return;
+    };
+    let Some(object) = core::ptr::NonNull::new(pointer(address)) else {
+        return;
+    };
+    // SAFETY: Py is a transparent wrapper of a NonNull<PyObject>, and no count is touched: the
+    // message keeps its reference while its queue is locked, which is as long as this one is
+    // used. (A garbage collector's visit must not attach, so Py can't be made in the usual way.)
+    let object: &Py<PyAny> = unsafe { &*core::ptr::from_ref(&object).cast() };
+    visit(object);
+}
+
+thread_local! {
+    /// References of queues that are being freed, dropped when no queue is locked any more.
+    static DROPPED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Tells the core what becomes of messages in queues that are freed.
+pub(crate) fn initialize() {
+    queue::set_disposer(|tag, message| {
+        if let Incoming::Reference(address) = Incoming::read(tag, message) {
+            DROPPED.with_borrow_mut(|dropped| dropped.push(address));
+        }
+    });
+}
+
+/// Drops the references that freed queues have left behind in this thread.
+pub(crate) fn drop_disposed(py: Python<'_>) {
+    for address in DROPPED.take() {
+        drop(own(py, address));
+    }
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT
+//! What all classes share: making their objects, pickling them as handles, comparing them.
+
+use core::cell::{Cell, RefCell};
+
+use freethreading_core::storage::handle::{self, Purpose};
+use freethreading_core::storage::{Object, Shareable, Token};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple, PyType};
+
+use crate::errors::{from_handle, from_out_of_memory};
+use crate::imported::Imported;
+use crate::runtime;
+
+thread_local! {
+    /// The handle that the next object of this thread is made from, instead of anew.
+    static RESTORING: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+    /// How many trial picklings this thread is in.
+    static TRIALS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Makes the object of a class: a new one that `initialize` completes, or, within [`restore`],
+/// the one that a handle names.
+pub(crate) fn make<T: Shareable>(
+    class: &'static str,
+    initialize: impl FnOnce(&T),
+) -> PyResult<Object<T>> {
+    if let Some(handle) = RESTORING.take() {
+        return handle::decode(&handle).map_err(|error| from_handle(class, error));
+    }
+    let object = Object::new(runtime::storage()?).map_err(from_out_of_memory(class))?;
+    initialize(&object);
+    Ok(object)
+}
+
+/// Makes an instance of `class` for the object that a handle names.
+///
+/// `base` is the native class, whose constructor takes `arguments`; `class` may be derived from
+/// it. The ticket has done its work by being unpickled: it brought this process into the
+/// family.
+#[pyfunction]
+#[pyo3(signature = (base, class, arguments, handle, ticket))]
+pub(crate) fn restore<'py>(
+    base: &Bound<'py, PyType>,
+    class: &Bound<'py, PyType>,
+    arguments: &Bound<'py, PyTuple>,
+    handle: &Bound<'py, PyBytes>,
+    ticket: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let _ = ticket;
+    let py = base.py();
+    let mut all = vec![class.clone().into_any()];
+    all.extend(arguments.iter());
+    let all = PyTuple::new(py, all)?;
+    let new = base.getattr("__new__")?;
+    RESTORING.set(Some(handle.as_bytes().to_vec()));
+    let result = new.call1(all);
+    // Taken by `make`, unless the constructor failed before it.
+    RESTORING.take();
+    result
+}
+
+/// The value of `__reduce__`: `restore` with a handle and what the constructor needs.
+pub(crate) fn reduce<'py, T: Shareable>(
+    instance: &Bound<'py, PyAny>,
+    base: &Bound<'py, PyType>,
+    object: &Object<T>,
+    arguments: Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    static RESTORE: Imported = Imported::new("freethreading._native", "restore");
+    let py = instance.py();
+    let restore = RESTORE.get(py)?;
+    let (purpose, ticket) = purpose(py, object)?;
+    let handle = PyBytes::new(py, &handle::encode(object, purpose));
+    let class = instance.get_type();
+    let state = instance.getattr_opt("__dict__")?;
+    let arguments = (base, class, arguments, handle, ticket);
+    (restore, arguments, state).into_pyobject(py)
+}
+
+/// For whom a handle is made now, and the ticket that goes with it.
+fn purpose<'py, T: Shareable>(
+    py: Python<'py>,
+    object: &Object<T>,
+) -> PyResult<(Purpose, Option<Bound<'py, PyAny>>)> {
+    static TICKET_OF: Imported = Imported::new("freethreading._bootstrap", "ticket_of");
+    if TRIALS.get() > 0 {
+        return Ok((Purpose::Trial, None));
+    }
+    let Some(popen) = spawning_popen(py)? else {
+        return Ok((Purpose::Anybody, None));
+    };
+    if object.storage().family().is_none() {
+        return Err(PyRuntimeError::new_err(
+            "this object belongs to the threads of this process (backend 'threading') and can't \
+             be given to another one; FREETHREADING_BACKEND=multiprocessing makes objects that can",
+        ));
+    }
+    let ticket = TICKET_OF.get(py)?.call1((popen,))?;
+    let token: Option<u32> = ticket.getattr("token")?.extract()?;
+    match token.and_then(Token::from_bits) {
+        Some(token) => Ok((Purpose::NewProcess(token), Some(ticket))),
+        None => Ok((Purpose::Anybody, Some(ticket))),
+    }
+}
+
+/// The process that multiprocessing is starting in this thread right now, if it is.
+fn spawning_popen(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
+    static MODULES: Imported = Imported::new("sys", "modules");
+    // Not imported means that nobody is starting a process with it.
+    let modules = MODULES.get(py)?;
+    let Ok(context) = modules.get_item("multiprocessing.context") else {
+        return Ok(None);
+    };
+    let popen = context.call_method0("get_spawning_popen")?;
+    Ok((!popen.is_none()).then_some(popen))
+}
+
+/// While it lives, this thread pickles only to see whether it can.
+pub(crate) struct Trial(());
+
+impl Trial {
+    pub(crate) fn begin() -> Self {
+        TRIALS.set(TRIALS.get() + 1);
+        Self(())
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        TRIALS.set(TRIALS.get() - 1);
+    }
+}
+
+/// `instance == other`: whether both mean the same object.
+pub(crate) fn is_same<T: Shareable>(object: &Object<T>, other: &Object<T>) -> bool {
+    object.identity() == other.identity()
+}

@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: MIT
+//! `freethreading.Queue`.
+
+use freethreading_core::park::{Parked, Uninterruptible};
+use freethreading_core::queue::{self as core_queue, Attempt, Get, Patience, Put, TooManyDone};
+use freethreading_core::storage::Object;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyTuple, PyType};
+use pyo3::{PyTraverseError, PyVisit};
+
+use crate::arguments::{Seconds, Truth, Whole, deadline};
+use crate::errors::{EMPTY, Exception, FULL, NEGATIVE_TIMEOUT, out_of_memory};
+use crate::message::{self, Incoming, Outgoing, drop_disposed, visit_reference};
+use crate::object;
+use crate::wait::wait;
+
+/// The core's queue, holding Python objects. Both queue classes are shells around this.
+pub(crate) struct Items {
+    object: Object<core_queue::Queue>,
+}
+
+impl Items {
+    pub(crate) fn make(py: Python<'_>, class: &'static str, capacity: u32) -> PyResult<Self> {
+        let object = object::make(class, |it: &core_queue::Queue| it.initialize(capacity))?;
+        message::prepare(py, object.storage())?;
+        Ok(Self { object })
+    }
+
+    pub(crate) fn object(&self) -> &Object<core_queue::Queue> {
+        &self.object
+    }
+
+    /// Puts an item; false if the queue is, or stays, full.
+    pub(crate) fn put(
+        &self,
+        py: Python<'_>,
+        item: Bound<'_, PyAny>,
+        patience: Patience,
+    ) -> PyResult<bool> {
+        let storage = self.object.storage();
+        let outgoing = Outgoing::new(storage, item)?;
+        let attempt = outgoing.put_with(
+            |tag, message| self.object.try_put(storage, tag, &[message]),
+            |attempt| *attempt == Attempt::Ended(Put::Done),
+        );
+        let outcome = match attempt {
+            Attempt::Ended(outcome) => outcome,
+            Attempt::WouldWait => outgoing.put_with(
+                |tag, message| {
+                    let message = [message];
+                    wait(py, |park| {
+                        self.object.put(storage, tag, &message, patience, park)
+                    })
+                },
+                // An exception of a signal handler doesn't take a message back.
+                |outcome| !matches!(outcome, Ok(outcome) if *outcome != Put::Done),
+            )?,
+        };
+        match outcome {
+            Put::Done => Ok(true),
+            Put::Full | Put::Interrupted => Ok(false),
+            Put::OutOfMemory => Err(out_of_memory("a message; the queue is as it was")),
+        }
+    }
+
+    /// Takes the oldest item; `None` if the queue is, or stays, empty.
+    pub(crate) fn get<'py>(
+        &self,
+        py: Python<'py>,
+        patience: Patience,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let storage = self.object.storage();
+        let outcome = match self.object.try_get(storage, Incoming::read) {
+            Attempt::Ended(outcome) => outcome,
+            Attempt::WouldWait if storage.family().is_none() => self.get_attached(py, patience)?,
+            Attempt::WouldWait => wait(py, |park| {
+                self.object.get(storage, patience, park, Incoming::read)
+            })?,
+        };
+        match outcome {
+            Get::Got(item) => item.into_object(py, storage).map(Some),
+            Get::Empty | Get::Interrupted => Ok(None),
+            Get::Corrupted => Err(PyRuntimeError::new_err(
+                "the queue's shared memory was overwritten",
+            )),
+        }
+    }
+
+    /// Takes a reference out of a private queue, detached only while there is none.
+    ///
+    /// A garbage collection visits the queue more than once, while detached threads run. A
+    /// reference that one of them took in between would be counted once and missed once, and
+    /// its object be taken for garbage.
+    fn get_attached(&self, py: Python<'_>, patience: Patience) -> PyResult<Get<Incoming>> {
+        let storage = self.object.storage();
+        let take = || {
+            self.object
+                .get(storage, Patience::None, &Uninterruptible, Incoming::read)
+        };
+        let Patience::Until(deadline) = patience else {
+            return Ok(take());
+        };
+        let mut parked = Parked::Retry;
+        let result = loop {
+            match take() {
+                Get::Empty if parked == Parked::Retry => {}
+                outcome => break Ok(outcome),
+            }
+            match wait(py, |park| {
+                self.object.await_message(storage, deadline, park)
+            }) {
+                Ok(ended) => parked = ended,
+                Err(error) => break Err(error),
+            }
+        };
+        self.object.pass_messages_on(storage);
+        result
+    }
+
+    pub(crate) fn join(&self, py: Python<'_>) -> PyResult<()> {
+        let storage = self.object.storage();
+        // An abandoned join has its exception, which `wait` raises.
+        wait(py, |park| self.object.join(storage, park)).map(|_outcome| ())
+    }
+
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // Who else holds the queue keeps its items alive, too; then they aren't ours to show.
+        if self.object.storage().family().is_some() || !self.object.is_sole() {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        self.object
+            .try_visit(self.object.storage(), |tag, message| {
+                visit_reference(tag, message, |item| {
+                    if result.is_ok() {
+                        result = visit.call(item);
+                    }
+                });
+            });
+        result
+    }
+
+    pub(crate) fn clear(&self, py: Python<'_>) {
+        if self.object.storage().family().is_none() && self.object.is_sole() {
+            while let Ok(Some(item)) = self.get(py, Patience::None) {
+                drop(item);
+            }
+        }
+    }
+}
+
+impl Drop for Items {
+    fn drop(&mut self) {
+        // The object is freed after this, with what is left in it; its references are dropped
+        // when the next queue of this thread is freed or made, or here.
+        let _ = Python::try_attach(|py| {
+            if self.object.storage().family().is_none() && self.object.is_sole() {
+                self.clear(py);
+            }
+            drop_disposed(py);
+        });
+    }
+}
+
+/// How long a put or get waits, and what it raises if that was too short.
+struct Wait {
+    patience: Patience,
+    is_negative: bool,
+}
+
+impl Wait {
+    /// A negative timeout is an error for threads, as in `queue`; between processes it doesn't
+    /// wait, as in `multiprocessing`. Either way the exception is both modules'.
+    fn new(
+        py: Python<'_>,
+        items: &Items,
+        block: Truth,
+        timeout: Option<Seconds>,
+    ) -> PyResult<Self> {
+        let is_negative = block.0 && timeout.is_some_and(Seconds::is_negative);
+        if is_negative && items.object.storage().family().is_none() {
+            return Err(negative_timeout(py));
+        }
+        let waits = block.0 && !is_negative;
+        let patience = if waits {
+            Patience::Until(deadline(timeout))
+        } else {
+            Patience::None
+        };
+        Ok(Self {
+            patience,
+            is_negative,
+        })
+    }
+
+    fn error(&self, py: Python<'_>, expected: &'static Exception) -> PyErr {
+        if self.is_negative {
+            negative_timeout(py)
+        } else {
+            expected.bare(py)
+        }
+    }
+}
+
+fn negative_timeout(py: Python<'_>) -> PyErr {
+    NEGATIVE_TIMEOUT.new_err(py, "'timeout' must be a non-negative number")
+}
+
+fn capacity(maxsize: Whole) -> u32 {
+    // More than there can be is no limit.
+    u32::try_from(maxsize.0)
+        .ok()
+        .filter(|&size| i32::try_from(size).is_ok())
+        .unwrap_or(0)
+}
+
+/// A first-in, first-out queue between workers, with task tracking.
+///
+/// Like `queue.Queue` and `multiprocessing.JoinableQueue`. `maxsize` is the most items at a
+/// time; 0 or less is unlimited.
+///
+/// >>> from freethreading import Queue
+/// >>> queue = Queue(maxsize=2)
+/// >>> queue.put("a")
+/// >>> queue.put({"b": 1})
+/// >>> queue.full(), queue.qsize()
+/// (True, 2)
+/// >>> queue.get(), queue.get()
+/// ('a', {'b': 1})
+/// >>> queue.task_done()
+/// >>> queue.task_done()
+/// >>> queue.join()
+///
+/// Differences from queue / multiprocessing: between processes, too, an item is in the queue
+/// when `put` returns, without a feeder thread; `put` raises what pickling raises and leaves
+/// the queue as it was; the queue outlives the worker that put, which may be joined before the
+/// queue is drained; a worker killed in `put` or `get` leaves the queue usable. `qsize`, `empty`
+/// and `full` are exact. It can be pickled at any time, and the copy is the same queue.
+#[pyclass(module = "freethreading", frozen, weakref, subclass, generic)]
+pub(crate) struct Queue {
+    items: Items,
+}
+
+#[pymethods]
+impl Queue {
+    #[new]
+    #[pyo3(signature = (maxsize = Whole(0)), text_signature = "(maxsize=0)")]
+    fn new(py: Python<'_>, maxsize: Whole) -> PyResult<Self> {
+        Ok(Self {
+            items: Items::make(py, "Queue", capacity(maxsize))?,
+        })
+    }
+
+    /// The most items at a time; 0: unlimited.
+    #[getter]
+    fn maxsize(&self) -> u32 {
+        self.items.object().capacity()
+    }
+
+    /// Put an item; if the queue is full and `block`, wait for room, at most `timeout` seconds.
+    ///
+    /// Raises queue.Full if there is no room (in time), ValueError for a negative timeout,
+    /// MemoryError, and between processes what pickling the item raises.
+    #[pyo3(
+        signature = (item, block = Truth(true), timeout = None),
+        text_signature = "($self, item, block=True, timeout=None)"
+    )]
+    fn put(
+        &self,
+        py: Python<'_>,
+        item: Bound<'_, PyAny>,
+        block: Truth,
+        timeout: Option<Seconds>,
+    ) -> PyResult<()> {
+        let wait = Wait::new(py, &self.items, block, timeout)?;
+        if self.items.put(py, item, wait.patience)? {
+            Ok(())
+        } else {
+            Err(wait.error(py, &FULL))
+        }
+    }
+
+    /// Put an item if there is room now; else raise queue.Full.
+    fn put_nowait(&self, py: Python<'_>, item: Bound<'_, PyAny>) -> PyResult<()> {
+        if self.items.put(py, item, Patience::None)? {
+            Ok(())
+        } else {
+            Err(FULL.bare(py))
+        }
+    }
+
+    /// Take the oldest item; if there is none and `block`, wait for one, at most `timeout`
+    /// seconds.
+    ///
+    /// Raises queue.Empty if there is none (in time), ValueError for a negative timeout, and
+    /// between processes what unpickling the item raises.
+    #[pyo3(
+        signature = (block = Truth(true), timeout = None),
+        text_signature = "($self, block=True, timeout=None)"
+    )]
+    fn get<'py>(
+        &self,
+        py: Python<'py>,
+        block: Truth,
+        timeout: Option<Seconds>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let wait = Wait::new(py, &self.items, block, timeout)?;
+        self.items
+            .get(py, wait.patience)?
+            .ok_or_else(|| wait.error(py, &EMPTY))
+    }
+
+    /// Take the oldest item if there is one now; else raise queue.Empty.
+    fn get_nowait<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.items
+            .get(py, Patience::None)?
+            .ok_or_else(|| EMPTY.bare(py))
+    }
+
+    /// Whether there is no item.
+    fn empty(&self) -> bool {
+        self.items.object().is_empty()
+    }
+
+    /// Whether there is no room.
+    fn full(&self) -> bool {
+        self.items.object().is_full()
+    }
+
+    /// The number of items.
+    fn qsize(&self) -> u32 {
+        self.items.object().len()
+    }
+
+    /// Report an item that was taken as done, for `join`.
+    ///
+    /// Raises ValueError if all items that were put are.
+    fn task_done(&self) -> PyResult<()> {
+        let object = self.items.object();
+        object
+            .report_done(object.storage())
+            .map_err(|TooManyDone| PyValueError::new_err("task_done() called too many times"))
+    }
+
+    /// Wait until every item that was put is reported done.
+    fn join(&self, py: Python<'_>) -> PyResult<()> {
+        self.items.join(py)
+    }
+
+    fn __reduce__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
+        let base = PyType::new::<Self>(this.py());
+        object::reduce(
+            this.as_any(),
+            &base,
+            this.get().items.object(),
+            PyTuple::empty(this.py()),
+        )
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        let object = self.items.object();
+        other
+            .cast::<Self>()
+            .is_ok_and(|it| object::is_same(object, it.get().items.object()))
+    }
+
+    fn __hash__(&self) -> u64 {
+        self.items.object().identity()
+    }
+
+    fn __repr__(&self) -> String {
+        let object = self.items.object();
+        let (size, unfinished) = (object.len(), object.unfinished());
+        match object.capacity() {
+            0 => format!("<freethreading.Queue {size} items, {unfinished} unfinished>"),
+            most => format!("<freethreading.Queue {size}/{most} items, {unfinished} unfinished>"),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.items.traverse(&visit)
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        self.items.clear(py);
+    }
+}

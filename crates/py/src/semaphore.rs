@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: MIT
+//! `freethreading.Semaphore` and `freethreading.BoundedSemaphore`.
+
+use freethreading_core::queue::Patience;
+use freethreading_core::storage::Object;
+use freethreading_core::sync::{self, AboveBound, MAX_PERMITS, SemaphoreAcquire};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyTuple, PyType};
+
+use crate::arguments::{NegativeTimeout, Seconds, Truth, Whole, patience};
+use crate::object;
+use crate::wait::wait;
+
+type Permits = Object<sync::Semaphore>;
+
+fn initial_value(Whole(value): Whole) -> PyResult<u32> {
+    u32::try_from(value)
+        .ok()
+        .filter(|&value| value <= MAX_PERMITS)
+        .ok_or_else(|| {
+            PyValueError::new_err(format!(
+                "value must be from 0 to {MAX_PERMITS}, not {value}"
+            ))
+        })
+}
+
+fn make(class: &'static str, value: Whole, is_bounded: bool) -> PyResult<Permits> {
+    let value = initial_value(value)?;
+    object::make(class, |object: &sync::Semaphore| {
+        object.initialize(value, is_bounded);
+    })
+}
+
+#[inline]
+fn acquire(py: Python<'_>, object: &Permits, patience: Patience) -> PyResult<bool> {
+    if object.try_acquire() {
+        Ok(true)
+    } else {
+        acquire_contended(py, object, patience)
+    }
+}
+
+#[cold]
+fn acquire_contended(py: Python<'_>, object: &Permits, patience: Patience) -> PyResult<bool> {
+    let Patience::Until(deadline) = patience else {
+        return Ok(false);
+    };
+    let storage = object.storage();
+    let outcome = wait(py, |park| object.acquire(storage, deadline, park))?;
+    Ok(outcome == SemaphoreAcquire::Acquired)
+}
+
+fn describe(class: &str, object: &Permits) -> String {
+    let waiters = match object.waiters() {
+        0 => String::new(),
+        waiters => format!(", {waiters} waiting"),
+    };
+    format!("<freethreading.{class} value={}{waiters}>", object.value())
+}
+
+/// A number of permits that workers take and give back.
+///
+/// Like `threading.Semaphore` and `multiprocessing.Semaphore`.
+///
+/// >>> from freethreading import Semaphore
+/// >>> semaphore = Semaphore(1)
+/// >>> with semaphore:
+/// ...     semaphore.acquire(timeout=0.01)
+/// False
+///
+/// Raises ValueError for a negative `value` or one of 2^31 and more.
+///
+/// Differences from threading / multiprocessing: it can be pickled at any time, and the copy is
+/// the same semaphore. A permit has no owner: the one of a worker that was killed doesn't come
+/// back.
+#[pyclass(module = "freethreading", frozen, weakref, subclass)]
+pub(crate) struct Semaphore {
+    object: Permits,
+}
+
+#[pymethods]
+impl Semaphore {
+    #[new]
+    #[pyo3(signature = (value = Whole(1)), text_signature = "(value=1)")]
+    fn new(value: Whole) -> PyResult<Self> {
+        make("Semaphore", value, false).map(|object| Self { object })
+    }
+
+    /// Take a permit; wait for one if `blocking`, at most `timeout` seconds.
+    ///
+    /// Returns whether one was taken. `timeout=None` waits for ever, a negative one not at all.
+    ///
+    /// Raises ValueError for a timeout without blocking.
+    #[pyo3(
+        signature = (blocking = Truth(true), timeout = None),
+        text_signature = "($self, blocking=True, timeout=None)"
+    )]
+    fn acquire(&self, py: Python<'_>, blocking: Truth, timeout: Option<Seconds>) -> PyResult<bool> {
+        acquire(
+            py,
+            &self.object,
+            patience(blocking, timeout, NegativeTimeout::IsOver)?,
+        )
+    }
+
+    /// Give a permit back, or add one.
+    ///
+    /// Raises ValueError if there would be 2^31 permits.
+    fn release(&self) -> PyResult<()> {
+        self.object
+            .release(self.object.storage())
+            .map_err(|AboveBound| PyValueError::new_err("Semaphore released too many times"))
+    }
+
+    fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
+        acquire(py, &self.object, Patience::Until(None))
+    }
+
+    #[pyo3(signature = (exc_type, exc_value, traceback, /))]
+    fn __exit__(
+        &self,
+        exc_type: &Bound<'_, PyAny>,
+        exc_value: &Bound<'_, PyAny>,
+        traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let _ = (exc_type, exc_value, traceback);
+        self.release()
+    }
+
+    fn __reduce__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
+        let base = PyType::new::<Self>(this.py());
+        object::reduce(
+            this.as_any(),
+            &base,
+            &this.get().object,
+            PyTuple::empty(this.py()),
+        )
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other
+            .cast::<Self>()
+            .is_ok_and(|it| object::is_same(&self.object, &it.get().object))
+    }
+
+    fn __hash__(&self) -> u64 {
+        self.object.identity()
+    }
+
+    fn __repr__(&self) -> String {
+        describe("Semaphore", &self.object)
+    }
+}
+
+/// A semaphore that never has more permits than it started with.
+///
+/// Like `threading.BoundedSemaphore` and `multiprocessing.BoundedSemaphore`.
+///
+/// >>> from freethreading import BoundedSemaphore
+/// >>> semaphore = BoundedSemaphore(2)
+/// >>> semaphore.acquire()
+/// True
+/// >>> semaphore.release()
+/// >>> semaphore.release()
+/// Traceback (most recent call last):
+/// ...
+/// ValueError: BoundedSemaphore released too many times
+///
+/// Raises ValueError for a negative `value` or one of 2^31 and more.
+///
+/// Differences from threading / multiprocessing: as for `Semaphore`; the bound holds on every
+/// platform.
+#[pyclass(module = "freethreading", frozen, weakref, subclass)]
+pub(crate) struct BoundedSemaphore {
+    object: Permits,
+}
+
+#[pymethods]
+impl BoundedSemaphore {
+    #[new]
+    #[pyo3(signature = (value = Whole(1)), text_signature = "(value=1)")]
+    fn new(value: Whole) -> PyResult<Self> {
+        make("BoundedSemaphore", value, true).map(|object| Self { object })
+    }
+
+    /// Take a permit; wait for one if `blocking`, at most `timeout` seconds.
+    ///
+    /// Returns whether one was taken. `timeout=None` waits for ever, a negative one not at all.
+    ///
+    /// Raises ValueError for a timeout without blocking.
+    #[pyo3(
+        signature = (blocking = Truth(true), timeout = None),
+        text_signature = "($self, blocking=True, timeout=None)"
+    )]
+    fn acquire(&self, py: Python<'_>, blocking: Truth, timeout: Option<Seconds>) -> PyResult<bool> {
+        acquire(
+            py,
+            &self.object,
+            patience(blocking, timeout, NegativeTimeout::IsOver)?,
+        )
+    }
+
+    /// Give a permit back.
+    ///
+    /// Raises ValueError if there would be more permits than at the start.
+    fn release(&self) -> PyResult<()> {
+        self.object
+            .release(self.object.storage())
+            .map_err(|AboveBound| PyValueError::new_err("BoundedSemaphore released too many times"))
+    }
+
+    fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
+        acquire(py, &self.object, Patience::Until(None))
+    }
+
+    #[pyo3(signature = (exc_type, exc_value, traceback, /))]
+    fn __exit__(
+        &self,
+        exc_type: &Bound<'_, PyAny>,
+        exc_value: &Bound<'_, PyAny>,
+        traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let _ = (exc_type, exc_value, traceback);
+        self.release()
+    }
+
+    fn __reduce__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
+        let base = PyType::new::<Self>(this.py());
+        object::reduce(
+            this.as_any(),
+            &base,
+            &this.get().object,
+            PyTuple::empty(this.py()),
+        )
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other
+            .cast::<Self>()
+            .is_ok_and(|it| object::is_same(&self.object, &it.get().object))
+    }
+
+    fn __hash__(&self) -> u64 {
+        self.object.identity()
+    }
+
+    fn __repr__(&self) -> String {
+        describe("BoundedSemaphore", &self.object)
+    }
+}

@@ -1,0 +1,138 @@
+"""How a new process comes into the family: with a ticket, pickled while it is being started.
+
+The ticket holds the family's memory file (as a descriptor duplicated for the new process), the
+place that was reserved there, in whose name everything that the process is given is kept alive
+from that moment, and the parent's name, for the watchdog. Unpickling it joins.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from multiprocessing import context, forkserver, util
+from typing import TYPE_CHECKING, Any
+
+from freethreading import _native
+from freethreading._backend import get_backend, pass_on_to_processes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.context import BaseContext
+
+_PRELOAD = "freethreading._preload"
+
+
+def start_method() -> str:
+    """Return the start method that the user set, else "forkserver", else "spawn"."""
+    chosen: str | None = multiprocessing.get_start_method(allow_none=True)
+    if chosen is not None:
+        return chosen
+    methods = multiprocessing.get_all_start_methods()
+    return "forkserver" if "forkserver" in methods else "spawn"
+
+
+_context: BaseContext | None = None
+
+
+def process_context() -> BaseContext:
+    """Return the context in which workers are started; the first call settles it.
+
+    (Starting a process makes multiprocessing settle on a start method, too, which later looks
+    as if the user had set it.)
+    """
+    global _context  # noqa: PLW0603  # settled once per process
+    if _context is None:
+        method = start_method()
+        _context = multiprocessing.get_context(method)
+        util.register_after_fork(_LEAVING, _end_in_order)
+        pass_on_to_processes()
+        _end_in_order()
+        if method == "forkserver":
+            _preload(_context)
+    return _context
+
+
+class _Leaving:
+    """Asks multiprocessing, which forgets what is to be done at a child's end, to ask again."""
+
+
+_LEAVING = _Leaving()
+
+
+def _end_in_order(_leaving: _Leaving = _LEAVING) -> None:
+    """See to it that this process leaves its locks taken when it ends in the regular way."""
+    util.Finalize(None, _native.family_disown, exitpriority=-100)
+
+
+def _preload(chosen: BaseContext) -> None:
+    """Have the fork server import what workers need, unless the user said what to import."""
+    server = getattr(forkserver, "_forkserver", None)
+    if getattr(server, "_preload_modules", None) == ["__main__"]:
+        chosen.set_forkserver_preload(["__main__", _PRELOAD])
+
+
+class Ticket:
+    """Brings the process that unpickles it at its start into the family.
+
+    Outside the start of a process its pickle means nothing, and does no harm.
+    """
+
+    def __init__(self, token: int | None = None) -> None:
+        """Keep the number of the reserved place, if there is one."""
+        self.token = token
+        self.journey: tuple[Any, ...] = ()
+
+    def join(self) -> None:
+        """Do what unpickling does, in a process that was forked and is in the family already."""
+        watch_parent(os.getppid(), 0)
+
+    def __reduce__(self) -> tuple[Callable[..., Ticket], tuple[Any, ...]]:
+        """Become the ticket of the process that is being started."""
+        popen = context.get_spawning_popen()
+        if popen is None or get_backend() == "threading":
+            return Ticket, ()
+        the_one = ticket_of(popen)
+        return _arrive, the_one.journey if self is the_one else (the_one,)
+
+
+def ticket_of(popen: Any) -> Ticket:  # noqa: ANN401  # any of multiprocessing's Popen classes
+    """Return the one ticket of a process that is being started."""
+    ticket: Ticket | None = getattr(popen, "_freethreading_ticket", None)
+    if ticket is None:
+        from multiprocessing.reduction import DupFd  # noqa: PLC0415  # not on every platform
+
+        family, descriptor = _native.family_id()
+        token = _native.family_reserve()
+        ticket = popen._freethreading_ticket = Ticket(token)  # noqa: SLF001  # a mark of ours
+        # Once per process: the start methods refuse a descriptor that is passed on twice.
+        parent = os.getpid(), _native.process_start_time()
+        ticket.journey = (family, DupFd(descriptor), token, *parent)
+    return ticket
+
+
+_arrived: set[tuple[int, int]] = set()
+
+
+def _arrive(ticket_or_family: Ticket | tuple[int, int], *journey: Any) -> Ticket:  # noqa: ANN401
+    """Unpickle a ticket: join the family, unless another copy of the ticket has done it."""
+    if isinstance(ticket_or_family, Ticket):
+        return ticket_or_family
+    family = ticket_or_family
+    descriptor, token, pid, start_time = journey
+    if family not in _arrived:
+        _arrived.add(family)
+        util.register_after_fork(_LEAVING, _end_in_order)
+        _native.family_join(descriptor.detach(), family, token)
+        watch_parent(pid, start_time)
+    return Ticket(token)
+
+
+_watching = 0
+
+
+def watch_parent(pid: int, start_time: int) -> None:
+    """End this process when its parent has died; once, however often it is called."""
+    global _watching  # noqa: PLW0603  # one watchdog per process
+    if _watching != os.getpid():
+        _watching = os.getpid()
+        _native.watch_parent(pid, start_time)

@@ -1,0 +1,243 @@
+"""`WorkerPoolExecutor`: the `concurrent.futures` face of the workers.
+
+Here arguments are checked and maps cut into tasks; `_engine` runs them and makes the futures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, TypedDict, TypeVar
+
+from freethreading._arguments import (
+    check_callable,
+    check_items,
+    checked_count,
+    checked_initializer,
+    kind,
+)
+from freethreading._engine import ExecutorOptions, make_executor_engine
+from freethreading._native import check_arguments, check_picklable, usable_cpus
+from freethreading._tasks import Task, in_chunks, run_star_chunk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
+    from multiprocessing.context import BaseContext
+    from typing import Any, Self, Unpack
+
+T = TypeVar("T")
+
+
+class _Options(TypedDict, total=False):
+    """The keywords that only one of the stdlib's executors has."""
+
+    thread_name_prefix: str
+    mp_context: BaseContext | None
+    max_tasks_per_child: int | None
+
+
+class WorkerPoolExecutor(Executor):
+    """An executor over threads or processes, whichever run in parallel here.
+
+    Matches `concurrent.futures.ThreadPoolExecutor` and `ProcessPoolExecutor`, and its futures are
+    `concurrent.futures.Future`s. Leaving its `with` waits for all tasks.
+
+    Args:
+        max_workers: How many workers at most, at least 1; None: as many as this process may use
+            CPUs. They are started as tasks come.
+        initializer: Called once in each worker before its first task. If it raises, the executor
+            is broken.
+        initargs: The positional arguments of `initializer`.
+        kwargs: `thread_name_prefix` (threads only), and `mp_context` and `max_tasks_per_child`
+            (processes only); each has no effect on the other backend.
+
+    Raises:
+        TypeError: An argument is of the wrong type, or a keyword is unknown.
+        ValueError: `max_workers` or `max_tasks_per_child` is less than 1, or `initializer` or one
+            of `initargs` can't be pickled (on both backends; the exception that pickling raised is
+            the cause).
+
+    Example:
+        >>> from freethreading import WorkerPoolExecutor
+        >>> with WorkerPoolExecutor(max_workers=2) as executor:
+        ...     future = executor.submit(pow, 2, 10)
+        ...     list(executor.map(abs, [-1, 2, -3]))
+        ...     future.result()
+        [1, 2, 3]
+        1024
+
+    An exception in a task is the future's, with its type, arguments and notes; if it comes from a
+    process, a `RemoteTraceback` that names the lines there is its cause. What can't be brought back
+    is replaced by a `TaskError`, on that future alone.
+
+    Differences from concurrent.futures:
+        - Functions and arguments that can't be pickled raise ValueError in `submit` itself.
+        - `max_workers=None` means the usable CPUs on both backends.
+        - `chunksize` of `map` counts on both backends.
+        - A shut-down executor can't be entered: RuntimeError.
+        - Workers that are processes ignore SIGINT: Ctrl-C is for the main process to act on.
+
+    Not yet: a worker process that dies breaks the whole executor (`BrokenProcessPool`), as the
+    stdlib's.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[object] = (),
+        **kwargs: Unpack[_Options],
+    ) -> None:
+        """Make an executor; workers start with the first tasks."""
+        owner = "WorkerPoolExecutor"
+        _check_options(owner, kwargs)
+        if max_workers is None:
+            max_workers = usable_cpus()
+        count = checked_count(owner, "max_workers", max_workers)
+        arguments = checked_initializer(owner, initializer, initargs)
+        tasks_per_child = kwargs.get("max_tasks_per_child")
+        if tasks_per_child is not None:
+            tasks_per_child = checked_count(owner, "max_tasks_per_child", tasks_per_child)
+        self._engine = make_executor_engine(
+            ExecutorOptions(
+                max_workers=count,
+                initializer=None if initializer is None else Task(initializer, arguments),
+                thread_name_prefix=kwargs.get("thread_name_prefix", ""),
+                mp_context=kwargs.get("mp_context"),
+                max_tasks_per_child=tasks_per_child,
+            )
+        )
+        self._is_shut_down = False
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:  # noqa: ANN401 - the task's
+        """Have `fn(*args, **kwargs)` run in a worker.
+
+        As `concurrent.futures.Executor.submit`. The keyword arguments may have any names, `fn` and
+        `self` among them.
+
+        Args:
+            fn: A function that can be pickled, such as one at a module's top level.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            The future of the call.
+
+        Raises:
+            TypeError: `fn` can't be called.
+            ValueError: `fn` or one of its arguments can't be pickled.
+            RuntimeError: The executor is shut down, or broken
+                (`concurrent.futures.BrokenExecutor`, a subclass).
+        """
+        owner = "WorkerPoolExecutor.submit"
+        self._check_call(owner, fn)
+        check_arguments(owner, args, kwargs)
+        return self._engine.start(Task(fn, args, kwargs))
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+    ) -> Iterator[T]:
+        """Return an iterator over what `map(fn, *iterables)` would give, computed by the workers.
+
+        As `concurrent.futures.Executor.map`: all tasks are submitted before the first result is
+        asked for, and those not begun are cancelled when the iteration ends early.
+
+        Args:
+            fn: A function that can be pickled.
+            iterables: Its arguments: an item of each for every call; the shortest one ends it.
+            timeout: How long all results together may take from now on, in seconds; None: for ever.
+            chunksize: How many calls are sent to a worker at a time, at least 1.
+
+        Raises:
+            TypeError: An argument is of the wrong type.
+            ValueError: `chunksize` is less than 1, or `fn` or an item can't be pickled.
+            RuntimeError: The executor is shut down or broken.
+            TimeoutError: By the iterator: the timeout has passed.
+        """
+        owner = "WorkerPoolExecutor.map"
+        self._check_call(owner, fn)
+        size = checked_count(owner, "chunksize", chunksize)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        futures: deque[Future[list[T]]] = deque()
+        try:
+            for chunk in in_chunks(zip(*iterables, strict=False), size):
+                check_items(owner, chunk, len(futures) * size)
+                futures.append(self._engine.start(Task(run_star_chunk, (fn, chunk))))
+        except BaseException:
+            _cancel(futures)
+            raise
+        return _results(futures, deadline)
+
+    def shutdown(self, wait: bool = True, cancel_futures: bool = False) -> None:
+        """Take no more tasks, and free what the workers need as soon as those that there are end.
+
+        As `concurrent.futures.Executor.shutdown`. Further calls have no effect of their own.
+
+        Args:
+            wait: Return only when all tasks have ended and all workers are gone.
+            cancel_futures: Cancel the tasks that have not begun.
+        """
+        self._is_shut_down = True
+        self._engine.shutdown(wait, cancel_futures=cancel_futures)
+
+    def __enter__(self) -> Self:
+        """Return the executor itself.
+
+        Raises:
+            RuntimeError: It is shut down.
+        """
+        self._check_open("WorkerPoolExecutor.__enter__")
+        return self
+
+    def _check_open(self, owner: str) -> None:
+        """Raise RuntimeError if no more tasks are taken."""
+        if self._is_shut_down:
+            message = f"{owner}: the executor is shut down; make a new one"
+            raise RuntimeError(message)
+
+    def _check_call(self, owner: str, fn: object) -> None:
+        """Raise unless tasks are taken and `fn` can be sent."""
+        self._check_open(owner)
+        check_callable(owner, "fn", fn)
+        check_picklable(owner, "fn", fn)
+
+
+def _check_options(owner: str, options: _Options) -> None:
+    """Raise TypeError for keywords that no executor of the stdlib has, and for useless values."""
+    known = tuple(_Options.__annotations__)
+    for name in options:
+        if name not in known:
+            message = f"{owner}: unknown keyword {name!r}; there are {', '.join(known)}"
+            raise TypeError(message)
+    prefix: object = options.get("thread_name_prefix", "")
+    if not isinstance(prefix, str):
+        message = f"{owner}: thread_name_prefix must be a string, not {kind(prefix)}"
+        raise TypeError(message)
+    context = options.get("mp_context")
+    if context is not None and not callable(getattr(context, "Process", None)):
+        message = f"{owner}: mp_context must be a multiprocessing context, not {kind(context)}"
+        raise TypeError(message)
+
+
+def _results(futures: deque[Future[list[T]]], deadline: float | None) -> Iterator[T]:
+    """Yield the results of all chunks; at the end, whatever ended it, cancel what is left."""
+    try:
+        while futures:
+            timeout = None if deadline is None else deadline - time.monotonic()
+            values = futures[0].result(timeout)
+            futures.popleft()
+            yield from values
+    finally:
+        _cancel(futures)
+
+
+def _cancel(futures: Iterable[Future[Any]]) -> None:
+    """Cancel the tasks that have not begun."""
+    for future in futures:
+        future.cancel()

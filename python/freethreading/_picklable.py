@@ -1,0 +1,73 @@
+"""Pickling for trial, and pickling what only multiprocessing can pickle.
+
+The native module comes here when its own checks don't know an object.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pickle import PickleBuffer
+
+PROTOCOL = 5
+
+
+class _Nowhere:
+    """A file that forgets what is written to it."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        return len(data)
+
+
+class _NoProcess:
+    """Stands for a process being started, for objects that may only be pickled then."""
+
+    sentinel = None
+
+    def duplicate_for_child(self, descriptor: int) -> int:
+        return descriptor
+
+    def DupFd(self, descriptor: int) -> int:  # noqa: N802  # multiprocessing's name
+        return descriptor
+
+
+def _leave_out(_buffer: PickleBuffer) -> None:
+    """Take a buffer out of band, where nobody copies it."""
+
+
+def try_pickling(obj: object) -> None:
+    """Raise what pickling `obj` for a new worker would raise; nothing else happens."""
+    if "multiprocessing.context" not in sys.modules:
+        try:
+            pickle.Pickler(_Nowhere(), PROTOCOL, buffer_callback=_leave_out).dump(obj)
+        except Exception:  # noqa: BLE001  # pickling runs anybody's code; now ask who knows more
+            _try_pickling_for_process(obj)
+    else:
+        _try_pickling_for_process(obj)
+
+
+def _try_pickling_for_process(obj: object) -> None:
+    from multiprocessing import context  # noqa: PLC0415  # imported when needed
+    from multiprocessing.reduction import ForkingPickler  # noqa: PLC0415
+
+    before = context.get_spawning_popen()
+    context.set_spawning_popen(_NoProcess())  # type: ignore[arg-type]  # what it needs of one
+    try:
+        ForkingPickler(_Nowhere(), PROTOCOL, True, _leave_out).dump(obj)
+    finally:
+        context.set_spawning_popen(before)
+
+
+def dumps_for_process(obj: object, error: BaseException) -> bytes:
+    """Pickle what plain pickle refused with `error`, if multiprocessing knows how."""
+    if not isinstance(error, Exception):
+        raise error
+    from multiprocessing.reduction import ForkingPickler  # noqa: PLC0415  # imported when needed
+
+    try:
+        return bytes(ForkingPickler.dumps(obj, PROTOCOL))
+    except Exception:  # noqa: BLE001  # pickling runs anybody's code; the first error says more
+        raise error from None
