@@ -1,0 +1,53 @@
+# The commands of a developer; CI and the README call the same ones. `make help` lists them.
+PYTHON ?= python3
+TOOL = $(PYTHON) tools/tool.py
+CORE = --locked --package freethreading-core
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test fmt lint stress loom miri bench docs dist clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+demo: ## build the package and run examples/stdlib_census.py, on processes and on threads
+	@$(PYTHON) tools/demo.py
+
+test: ## run all tests on every interpreter (ARGS="--only py --python 3.14t -k lock")
+	@$(PYTHON) tools/run_tests.py $(ARGS)
+
+fmt: ## format all sources, and apply the linters' safe fixes
+	cargo fmt --all
+	$(TOOL) ruff check --fix-only
+	$(TOOL) ruff format
+
+lint: ## check form and types only
+	@$(PYTHON) tools/run_tests.py --only lint
+
+stress: ## run the stress tests of the core
+	@$(call needs,crates/core/tests/stress*.rs)
+	cargo test $(CORE) --release --test 'stress*' -- --include-ignored
+
+loom: ## check the interleavings of the core with loom
+	@$(call needs,crates/core/tests/loom_*.rs)
+	CARGO_TARGET_DIR=target/loom RUSTFLAGS="--cfg loom" cargo test $(CORE) --release --test 'loom_*'
+
+miri: ## check the unsafe code of the core with Miri (nightly Rust)
+	@cargo +nightly miri --version >/dev/null 2>&1 || { echo "make miri: nightly Rust has no miri component here: rustup +nightly component add miri" >&2; exit 1; }
+	cargo +nightly miri test $(CORE) --lib
+
+bench: ## run the benchmarks
+	@$(call needs,benches/run.py)
+	$(PYTHON) benches/run.py
+
+docs: ## build the core's API pages, and run the examples of the documentation
+	cargo doc $(CORE) --no-deps
+	@$(PYTHON) tools/run_tests.py --only docs
+
+dist: ## build a wheel and a source distribution into dist/
+	$(TOOL) maturin build --release --locked --sdist --interpreter $(PYTHON) --out dist
+
+clean: ## remove what was built here (not the cache folder)
+	rm -rf target dist
+
+# A target whose part is not in the repository yet says so and fails.
+needs = ls $(1) >/dev/null 2>&1 || { echo "make $@: nothing to run yet, $(1) is not there" >&2; exit 1; }

@@ -1,0 +1,196 @@
+"""What the tests of pools and executors run in workers: functions and exceptions, nothing else.
+
+They are in a module of their own, which imports little, because every worker process imports it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from freethreading import current_worker, get_ident
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from freethreading import Barrier, Event, Lock, Queue
+
+# Set by initializers: what a worker keeps for its tasks, per thread, as processes keep it.
+kept = threading.local()
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def add(left: int, right: int) -> int:
+    return left + right
+
+
+def repeat(*args: object, **kwargs: object) -> tuple[tuple[object, ...], dict[str, object]]:
+    """Return what came."""
+    return args, kwargs
+
+
+def worker_name(_: object = None) -> str:
+    return current_worker().name
+
+
+def identity(_: object = None) -> int:
+    return get_ident()
+
+
+def keep(*values: object) -> None:
+    kept.values = values
+
+
+def what_was_kept(_: object = None) -> Any:  # noqa: ANN401 - whatever an initializer was given
+    return kept.values
+
+
+def count_up(counter: Queue[int]) -> None:
+    counter.put(1)
+
+
+def meet(_: object = None) -> int:
+    """Wait at the barrier that was kept: as many workers have to be there at once."""
+    barrier: Barrier = kept.values[0]
+    return barrier.wait(20)
+
+
+def wait_for(event: Event) -> bool:
+    return event.wait(60)
+
+
+def report_and_wait(started: Queue[int], event: Event) -> bool:
+    """Say that the task has begun, and who runs it."""
+    started.put(get_ident())
+    return event.wait(60)
+
+
+def use_all(lock: Lock, event: Event, queue: Queue[str], word: str) -> str:
+    with lock:
+        queue.put(word)
+        event.set()
+    return word.upper()
+
+
+def use_kept(word: str) -> str:
+    lock, event, queue = kept.values
+    return use_all(lock, event, queue, word)
+
+
+def pass_through(nested: dict[str, list[Event]]) -> bool:
+    nested["here"][0].set()
+    return True
+
+
+# --- tasks that go wrong --------------------------------------------------------------------
+
+
+class PlainError(Exception):
+    """An exception that travels as any does."""
+
+
+class RewordingError(Exception):
+    """Its `__init__` changes its arguments, and would do so again when it is unpickled."""
+
+    def __init__(self, code: int) -> None:
+        """Make other arguments of `code`."""
+        super().__init__(f"code {code}")
+        self.code = code
+
+
+class TwoArgumentsError(Exception):
+    """It can be pickled, but not unpickled (A5: the stdlib's pool hangs, its executor breaks)."""
+
+    def __init__(self, what: str, where: str) -> None:
+        """Make one argument of two."""
+        super().__init__(f"{what} at {where}")
+
+
+class OwnBaseError(BaseException):
+    """Not an Exception."""
+
+
+class Unloadable:
+    """It can be pickled, but not unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        """Have `refuse_to_load` called."""
+        return refuse_to_load, ("not here",)
+
+
+class Raising:
+    """Pickling it raises what it was made with."""
+
+    def __init__(self, error: BaseException) -> None:
+        """Take what to raise."""
+        self.error = error
+
+    def __reduce__(self) -> NoReturn:
+        """Raise it."""
+        raise self.error
+
+
+def refuse_to_load(reason: str) -> NoReturn:
+    raise LookupError(reason)
+
+
+def raise_it(error: BaseException) -> NoReturn:
+    raise error
+
+
+def raise_plain(*args: object) -> NoReturn:
+    error = PlainError(*args)
+    error.add_note("a note")
+    error.add_note("another")
+    raise error
+
+
+def raise_for_odd(number: int) -> int:
+    if number % 2:
+        raise_plain(number)
+    return number
+
+
+def raise_rewording(code: int) -> NoReturn:
+    raise RewordingError(code)
+
+
+def raise_two_arguments() -> NoReturn:
+    what, where = "it broke", "the seam"
+    raise TwoArgumentsError(what, where)
+
+
+def raise_unpicklable() -> NoReturn:
+    what = "has a lock"
+    error = PlainError(what)
+    error.lock = threading.Lock()  # type: ignore[attr-defined]
+    raise error
+
+
+def raise_stop() -> NoReturn:
+    raise StopIteration
+
+
+def return_lambda() -> Callable[[], None]:
+    return lambda: None
+
+
+def return_unloadable() -> Unloadable:
+    return Unloadable()
+
+
+def return_two_arguments() -> TwoArgumentsError:
+    return TwoArgumentsError("it broke", "the seam")
+
+
+def kill_oneself(_: object = None) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def exit_at_once(_: object = None) -> None:
+    os._exit(7)
