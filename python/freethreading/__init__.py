@@ -5,8 +5,6 @@ names and behaviour are those of `threading`, `multiprocessing`, `queue` and
 `concurrent.futures`. `get_backend()` says which it is.
 """
 
-from typing import TYPE_CHECKING
-
 from freethreading._backend import get_backend
 from freethreading._errors import OwnerDiedError
 from freethreading._functions import (
@@ -31,6 +29,8 @@ from freethreading._native import (
     __version__ as __version__,
 )
 
+# What `typing` calls so; importing it would double the time that importing this package takes.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from freethreading._executor import WorkerPoolExecutor
     from freethreading._pool import WorkerPool

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Literal
 
 from freethreading import _native
 
-Backend = Literal["threading", "multiprocessing"]
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+    Backend: TypeAlias = Literal["threading", "multiprocessing"]
 
 VARIABLE = "FREETHREADING_BACKEND"
 
