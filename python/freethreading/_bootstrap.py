@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from freethreading import _native
 from freethreading._backend import get_backend, pass_on_to_processes
+from freethreading._picklable import NoProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,8 +89,8 @@ class Ticket:
 
     def __reduce__(self) -> tuple[Callable[..., Ticket], tuple[Any, ...]]:
         """Become the ticket of the process that is being started."""
-        popen = context.get_spawning_popen()
-        if popen is None or get_backend() == "threading":
+        popen: object = context.get_spawning_popen()
+        if popen is None or isinstance(popen, NoProcess) or get_backend() == "threading":
             return Ticket, ()
         the_one = ticket_of(popen)
         return _arrive, the_one.journey if self is the_one else (the_one,)

@@ -22,7 +22,7 @@ class _Nowhere:
         return len(data)
 
 
-class _NoProcess:
+class NoProcess:
     """Stands for a process being started, for objects that may only be pickled then."""
 
     sentinel = None
@@ -54,7 +54,7 @@ def _try_pickling_for_process(obj: object) -> None:
     from multiprocessing.reduction import ForkingPickler  # noqa: PLC0415
 
     before = context.get_spawning_popen()
-    context.set_spawning_popen(_NoProcess())  # type: ignore[arg-type]  # what it needs of one
+    context.set_spawning_popen(NoProcess())  # type: ignore[arg-type]  # what it needs of one
     try:
         ForkingPickler(_Nowhere(), PROTOCOL, True, _leave_out).dump(obj)
     finally:

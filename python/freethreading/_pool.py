@@ -34,8 +34,9 @@ T = TypeVar("T")
 # So many chunks for each worker does a map make by itself: few enough to be cheap, and enough that
 # the last one is not long waited for.
 _CHUNKS_PER_WORKER = 4
-# So many chunks for each worker are taken from an iterable ahead of the results asked for.
-_AHEAD_PER_WORKER = 4
+# So many chunks for each worker are taken from an iterable ahead of the results asked for: the
+# threads between the caller and the workers then run for several chunks each time they are woken.
+_AHEAD_PER_WORKER = 16
 
 
 class _State(enum.Enum):
@@ -237,7 +238,7 @@ class WorkerPool:
     ) -> ImapIterator[T]:
         """Return an iterator over `func(item)` for the items, in their order; see `ImapIterator`.
 
-        As `multiprocessing.pool.Pool.imap`, but at most four chunks for each worker are taken from
+        As `multiprocessing.pool.Pool.imap`, but at most 16 chunks for each worker are taken from
         `iterable` ahead of the result that is asked for, so that it may be endless. `join` takes
         all that is left.
 

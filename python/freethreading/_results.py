@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import threading
 import time
 from collections import deque
@@ -254,12 +255,14 @@ class _Stream:
     """Between the thread that takes items, the workers, and the one who asks for results.
 
     Three counts, in chunks: taken <= those with an outcome <= fed. Nothing of the user's runs while
-    the condition is held (it can be taken again by a finalizer that interrupts its holder).
+    the lock is held (it can be taken again by a finalizer that interrupts its holder).
     """
 
     def __init__(self, ahead: int, *, ordered: bool) -> None:
-        self._changed = threading.Condition()
-        self._ahead: int | None = ahead
+        self._lock = threading.RLock()
+        self._may_take = threading.Condition(self._lock)
+        self._may_feed = threading.Condition(self._lock)
+        self._ahead = ahead
         self._ordered = ordered
         self._outcomes: dict[int, Outcome] = {}
         self._fed = 0
@@ -268,61 +271,72 @@ class _Stream:
         self._is_fed_up = False
 
     def has_room(self) -> bool:
-        """Wait until one more chunk may be fed, and return True; False: there is to be none."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: (
-                    self._is_fed_up or self._ahead is None or self._fed - self._taken < self._ahead
-                )
-            )
+        """Wait until more chunks may be fed, and return True; False: there are to be none.
+
+        Once there is no room it waits until half of it is free, so as not to run for each chunk.
+        """
+        with self._lock:
+            if self._room() <= 0:
+                self._may_feed.wait_for(self._is_feeder_wanted)
             return not self._is_fed_up
 
     def new_slot(self) -> Slot:
         """Return the place for the chunk that is fed next."""
-        with self._changed:
+        with self._lock:
             slot = Slot(self, self._fed)
             self._fed += 1
         return slot
 
     def put(self, index: int, outcome: Outcome) -> None:
         """Take the outcome of a chunk."""
-        with self._changed:
+        with self._lock:
             self._outcomes[index if self._ordered else self._arrived] = outcome
             self._arrived += 1
-            self._changed.notify_all()
+            if self._has_next():
+                self._may_take.notify_all()
 
     def take(self, deadline: float | None) -> Outcome | None:
         """Wait for the outcome whose turn it is; None: there are no more."""
-        with self._changed:
+        with self._lock:
             timeout = None if deadline is None else deadline - time.monotonic()
-            if not self._changed.wait_for(lambda: self._has_next() or self._is_over(), timeout):
+            if not self._may_take.wait_for(lambda: self._has_next() or self._is_over(), timeout):
                 message = "ImapIterator.next: no result within the timeout"
                 raise PoolTimeoutError(message)
             if not self._has_next():
                 return None
             outcome = self._outcomes.pop(self._taken)
             self._taken += 1
-            self._changed.notify_all()
+            if self._is_feeder_wanted():
+                self._may_feed.notify_all()
+            if self._is_over():
+                self._may_take.notify_all()
             return outcome
 
     def stop(self) -> None:
         """Feed no more: the iterable has ended, or nobody wants its items."""
-        with self._changed:
+        with self._lock:
             self._is_fed_up = True
-            self._changed.notify_all()
+            self._may_feed.notify_all()
+            self._may_take.notify_all()
 
     def abandon(self, error: BaseException) -> None:
         """Feed no more, although there may be more: `error` stands for them."""
-        with self._changed:
+        with self._lock:
             if not self._is_fed_up:
                 self.new_slot().abandon(error)
                 self.stop()
 
     def lift_limit(self) -> None:
         """Let all that there still is be fed."""
-        with self._changed:
-            self._ahead = None
-            self._changed.notify_all()
+        with self._lock:
+            self._ahead = sys.maxsize
+            self._may_feed.notify_all()
+
+    def _room(self) -> int:
+        return self._ahead - (self._fed - self._taken)
+
+    def _is_feeder_wanted(self) -> bool:
+        return self._is_fed_up or self._room() * 2 >= self._ahead
 
     def _has_next(self) -> bool:
         return self._taken in self._outcomes

@@ -169,10 +169,19 @@ def run_and_pack(task: Task | PackedTask) -> Reply:
         return Reply(b"", _described(reason, message, []))
 
 
+class _Packer(pickle.Pickler):
+    """Pickles as the multiprocessing module does, so that connections and the like can be sent.
+
+    Its own pickler makes the table of what it knows anew each time, which takes longer than a task.
+    """
+
+    dispatch_table = ForkingPickler(io.BytesIO()).dispatch_table
+
+
 def pack(value: object) -> bytes:
-    """Pickle as the multiprocessing module does, so that connections and the like can be sent."""
+    """Pickle something of the user's."""
     buffer = io.BytesIO()
-    ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
+    _Packer(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
     return buffer.getvalue()
 
 

@@ -25,7 +25,7 @@ use core::ptr::NonNull;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, ftruncate, memfd_create, open, readlink};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::crash;
@@ -273,6 +273,8 @@ impl Family {
         if u64::try_from(size).unwrap_or(0) < Extent(0).size() {
             return Err(FamilyError::Foreign);
         }
+        // One that came over an exec has lost the mark; programs that we start mustn't keep it.
+        fcntl_setfd(&file, FdFlags::CLOEXEC).map_err(os("fcntl"))?;
         let family = Self {
             id,
             file,
