@@ -16,9 +16,11 @@ from test_worker import (
     DEADLINE,
     ODD_TIMEOUTS,
     SHORT,
+    Launcher,
     finish,
     kill,
     lasts_at_least,
+    launchers,
     only_processes,
     signature_of,
     start,
@@ -27,6 +29,8 @@ from test_worker import (
 )
 
 if TYPE_CHECKING:
+    import threading
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -77,7 +81,7 @@ def state_of(barrier: Barrier) -> tuple[int, str]:
     return barrier.n_waiting, "broken" if barrier.broken else "whole"
 
 
-def collect(results: Queue[Any], workers: list[Worker]) -> list[Any]:
+def collect(results: Queue[Any], workers: Sequence[Worker | threading.Thread]) -> list[Any]:
     """Return what the workers reported."""
     found = [results.get(timeout=DEADLINE) for _ in workers]
     finish(*workers)
@@ -169,13 +173,16 @@ def cycle_and_tell(
     results.put(cycle(barrier, arrived, guard, times))
 
 
+@launchers
 @pytest.mark.parametrize("parties", [2, 4])
-def test_it_is_reusable_at_once_and_nobody_overtakes(parties: int, tmp_path: Path) -> None:
+def test_it_is_reusable_at_once_and_nobody_overtakes(
+    launch: Launcher, parties: int, tmp_path: Path
+) -> None:
     notes: Queue[str] = Queue()
     results: Queue[list[int]] = Queue()
     barrier, arrived = Barrier(parties, Note(notes)), Counter.new(tmp_path)
     arguments = (barrier, arrived, Lock(), 150, results)
-    workers = [start(cycle_and_tell, *arguments) for _ in range(parties)]
+    workers = [launch(cycle_and_tell, *arguments) for _ in range(parties)]
     indices = collect(results, workers)
     for in_cycle in zip(*indices, strict=True):
         assert sorted(in_cycle) == list(range(parties))

@@ -14,9 +14,11 @@ from test_worker import (
     DEADLINE,
     ODD_TIMEOUTS,
     SHORT,
+    Launcher,
     finish,
     kill,
     lasts_at_least,
+    launchers,
     misuse,
     only_processes,
     signature_of,
@@ -405,12 +407,13 @@ def take_turns(condition: Condition, turn: Counter, me: int, players: int, round
             condition.notify_all()
 
 
+@launchers
 @every_lock
 def test_no_wake_up_is_lost_while_workers_take_turns(
-    make: Callable[[], Condition], tmp_path: Path
+    make: Callable[[], Condition], launch: Launcher, tmp_path: Path
 ) -> None:
     condition, turn = make(), Counter.new(tmp_path)
-    finish(*[start(take_turns, condition, turn, index, 3, 60) for index in range(3)])
+    finish(*[launch(take_turns, condition, turn, index, 3, 60) for index in range(3)])
     assert turn.read() == 180
 
 

@@ -1,5 +1,7 @@
 """WorkerPoolExecutor: what it computes, how it fails, and that it always ends."""
 
+# Longer than other files: one class, two calls, and one table of what both must stand.
+
 from __future__ import annotations
 
 import asyncio

@@ -5,19 +5,23 @@ from __future__ import annotations
 import mmap
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from freethreading import Event, Lock, OwnerDiedError, Queue, Worker
+from support import wait_until
 from test_worker import (
     DEADLINE,
     ODD_TIMEOUTS,
     PROCESSES,
     SHORT,
+    Launcher,
     finish,
     kill,
     lasts_at_least,
+    launchers,
     misuse,
     only_processes,
     signature_of,
@@ -28,7 +32,6 @@ from test_worker import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 class Counter:
@@ -221,10 +224,11 @@ def test_a_worker_that_ends_leaves_its_lock_taken_as_in_the_stdlib() -> None:
     assert lock.acquire(blocking=False)
 
 
+@launchers
 @pytest.mark.parametrize("workers", [2, 6])
-def test_no_two_workers_hold_it_at_once(workers: int, tmp_path: Path) -> None:
+def test_no_two_workers_hold_it_at_once(launch: Launcher, workers: int, tmp_path: Path) -> None:
     lock, counter, times = Lock(), Counter.new(tmp_path), 600 // workers
-    finish(*[start(increment, lock, counter, times) for _ in range(workers)])
+    finish(*[launch(increment, lock, counter, times) for _ in range(workers)])
     assert counter.read() == 600
     assert not lock.locked()
 
@@ -326,8 +330,10 @@ def test_a_dead_owner_is_an_error_and_then_the_lock_works(how: str) -> None:
     worker = start(die_holding, lock, held, how)
     worker.join(DEADLINE)
     assert held.is_set()
-    with misuse(OwnerDiedError, RuntimeError):
+    with pytest.raises(OwnerDiedError, match="Lock") as caught:
         lock.acquire(timeout=DEADLINE)
+    assert isinstance(caught.value, RuntimeError)
+    assert str(worker.ident) in str(caught.value), "say which process it was"
     assert lock.acquire(timeout=DEADLINE)
     lock.release()
     finish(start(take, lock))
@@ -385,3 +391,68 @@ def test_a_death_beside_the_lock_changes_nothing() -> None:
     finish(survivor)
     assert results.empty()
     assert lock.acquire(timeout=DEADLINE)
+
+
+def test_repr_tells_who_holds_it_and_how_many_wait() -> None:
+    """A deadlock can be seen."""
+    lock, held, go = Lock(), Event(), Event()
+    results: Queue[int] = Queue()
+    assert "unlocked" in repr(lock)
+    owner = start(hold, lock, held, go)
+    assert held.wait(DEADLINE)
+    waiters = [start(wait_for_lock, lock, results, index) for index in range(2)]
+    wait_until(lambda: "2 waiting" in repr(lock), "both are seen to wait")
+    shown = repr(lock)
+    assert "unlocked" not in shown
+    assert "locked" in shown
+    assert owner.name in shown or str(owner.ident) in shown
+    go.set()
+    finish(owner, *waiters)
+    assert "unlocked" in repr(lock)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def contend(lock: Lock, inside: Counter, stop: Event) -> None:
+    """Enter as often as possible, and fail if somebody alive is inside already."""
+    cell = inside.open()
+    while not stop.is_set():
+        try:
+            lock.acquire()
+        except OwnerDiedError:
+            continue
+        before = cell[0]
+        assert before == 0 or not is_alive(before), "two owners"
+        cell[0] = os.getpid()
+        os.sched_yield()
+        assert cell[0] == os.getpid()
+        cell[0] = 0
+        lock.release()
+
+
+@only_processes
+def test_random_kills_neither_hang_the_others_nor_let_two_in(tmp_path: Path) -> None:
+    """A3, under contention: whoever is killed may hold the lock, wait for it, or hand it over."""
+    lock, inside, stop = Lock(), Counter.new(tmp_path), Event()
+    workers = [start(contend, lock, inside, stop) for _ in range(3)]
+    for _ in range(12):
+        lock_was_taken(lock)
+        kill(workers.pop(0))
+        workers.append(start(contend, lock, inside, stop))
+    stop.set()
+    finish(*workers)
+    lock_was_taken(lock)
+
+
+def lock_was_taken(lock: Lock) -> None:
+    """Take the lock once, whether or not somebody died with it."""
+    try:
+        assert lock.acquire(timeout=DEADLINE)
+    except OwnerDiedError:
+        assert lock.acquire(timeout=DEADLINE)
+    lock.release()

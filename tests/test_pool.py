@@ -1,5 +1,7 @@
 """WorkerPool: what it computes, how it fails, and that it always ends."""
 
+# Longer than other files: eight calls share one table of what every one of them must stand.
+
 from __future__ import annotations
 
 import gc

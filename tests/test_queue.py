@@ -27,15 +27,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from freethreading import Event, Lock, Queue, SimpleQueue, Worker
-from support import wait_until
+from support import run_python, wait_until
 from test_worker import (
     DEADLINE,
     ODD_TIMEOUTS,
     PROCESSES,
     SHORT,
+    Launcher,
     finish,
     kill,
     lasts_at_least,
+    launchers,
     only_processes,
     only_threads,
     signature_of,
@@ -735,11 +737,11 @@ def consume(source: AnyQueue, told: Queue[Any]) -> None:
     told.put(found)
 
 
-def move(source: AnyQueue, count: int, payload: bytes) -> None:
+def move(source: AnyQueue, count: int, payload: bytes, launch: Launcher = start) -> None:
     """Have two producers and two consumers; check that nothing is lost, doubled or overtaken."""
     told: Queue[Any] = Queue()
-    consumers = [start(consume, source, told) for _ in range(2)]
-    producers = [start(produce, source, index, count, payload) for index in range(2)]
+    consumers = [launch(consume, source, told) for _ in range(2)]
+    producers = [launch(produce, source, index, count, payload) for index in range(2)]
     finish(*producers)
     for _ in consumers:
         source.put(None)
@@ -754,9 +756,10 @@ def move(source: AnyQueue, count: int, payload: bytes) -> None:
     assert source.empty()
 
 
+@launchers
 @pytest.mark.parametrize("maxsize", [0, 1, 10])
-def test_two_producers_and_two_consumers_lose_nothing(maxsize: int) -> None:
-    move(Queue(maxsize), 1000, b"")
+def test_two_producers_and_two_consumers_lose_nothing(launch: Launcher, maxsize: int) -> None:
+    move(Queue(maxsize), 1000, b"", launch)
 
 
 def test_big_and_small_items_mix() -> None:
@@ -980,6 +983,78 @@ def put_and_count(source: Queue[int], counts: Queue[int]) -> None:
         source.put(number)
         counts.put(number)
         number += 1
+
+
+def produce_until(source: Queue[Any], name: int, stop: Event) -> None:
+    number = 0
+    while not stop.is_set():
+        with contextlib.suppress(queue.Full):
+            source.put((name, number, b"x" * (number % 3 * 20_000)), timeout=0.1)
+            number += 1
+
+
+def consume_and_tell(source: Queue[Any], told: Queue[Any]) -> None:
+    while (item := source.get()) is not None:
+        told.put(item[:2])
+
+
+@only_processes
+def test_random_kills_on_both_ends_lose_at_most_what_was_in_hand() -> None:
+    """A3, with everybody at work: no hang, nothing twice, one item at most for each kill."""
+    source: Queue[Any] = Queue(5)
+    told: Queue[Any] = Queue()
+    stop = Event()
+    names = iter(range(100))
+    producers = [start(produce_until, source, next(names), stop) for _ in range(2)]
+    consumers = [start(consume_and_tell, source, told) for _ in range(2)]
+    for _ in range(6):
+        before = told.qsize()
+        wait_until(lambda before=before: told.qsize() > before + 20, "items are moving")  # type: ignore[misc]
+        kill(producers.pop(0))
+        producers.append(start(produce_until, source, next(names), stop))
+        kill(consumers.pop(0))
+        consumers.append(start(consume_and_tell, source, told))
+    stop.set()
+    finish(*producers)
+    for _ in consumers:
+        source.put(None, timeout=DEADLINE)
+    finish(*consumers)
+    found = collections.Counter(drain(told))
+    assert max(found.values()) == 1, "something came twice"
+    missing = 0
+    for name in range(next(names)):
+        numbers = {number for who, number in found if who == name}
+        missing += max(numbers, default=-1) + 1 - len(numbers)
+    assert missing <= 6
+
+
+MEMORY = """
+    from freethreading import Queue, SimpleQueue
+
+    def kibibytes(*names):
+        lines = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
+        return sum(int(lines[name].split()[0]) for name in names)
+
+    if __name__ == "__main__":
+        item = b"x" * (8 << 20)
+        kept = Queue()
+        for turn in range(20):
+            for make in (Queue, SimpleQueue):
+                source = make()
+                for _ in range(4):
+                    source.put(item)
+                for _ in range(turn % 4):
+                    assert len(source.get()) == len(item)
+            kept.put(item)
+            assert len(kept.get()) == len(item)
+        print(kibibytes("RssShmem", "RssAnon"))
+"""
+
+
+def test_the_memory_of_messages_is_given_back() -> None:
+    """A10: 1.4 GB in messages, read or dropped with their queue, leave nothing behind."""
+    used = int(run_python(MEMORY).check().stdout)
+    assert used < 300_000, f"{used} KiB"
 
 
 @only_processes

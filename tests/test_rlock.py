@@ -13,8 +13,10 @@ from test_worker import (
     DEADLINE,
     ODD_TIMEOUTS,
     SHORT,
+    Launcher,
     finish,
     lasts_at_least,
+    launchers,
     misuse,
     only_processes,
     signature_of,
@@ -214,9 +216,10 @@ class Nested:
         self.lock.release()
 
 
-def test_no_two_workers_hold_it_at_once(tmp_path: Path) -> None:
+@launchers
+def test_no_two_workers_hold_it_at_once(launch: Launcher, tmp_path: Path) -> None:
     lock, counter = RLock(), Counter.new(tmp_path)
-    workers = [start(increment, each, counter, 150) for each in (lock, Nested(lock)) * 2]
+    workers = [launch(increment, each, counter, 150) for each in (lock, Nested(lock)) * 2]
     finish(*workers)
     assert counter.read() == 600
     assert lock.acquire(blocking=False)
@@ -230,8 +233,9 @@ def test_a_dead_owner_is_an_error_and_then_the_lock_works(how: str) -> None:
     worker = start(die_holding, lock, held, how)
     worker.join(DEADLINE)
     assert held.is_set()
-    with misuse(OwnerDiedError, RuntimeError):
+    with pytest.raises(OwnerDiedError, match="RLock") as caught:
         lock.acquire(timeout=DEADLINE)
+    assert str(worker.ident) in str(caught.value), "say which process it was"
     assert lock.acquire(timeout=DEADLINE)
     lock.release()
     assert try_elsewhere(lock)

@@ -16,9 +16,11 @@ from test_worker import (
     ODD_TIMEOUTS,
     PROCESSES,
     SHORT,
+    Launcher,
     finish,
     kill,
     lasts_at_least,
+    launchers,
     only_processes,
     signature_of,
     start,
@@ -209,10 +211,11 @@ def test_each_release_lets_one_waiter_through() -> None:
     assert not semaphore.acquire(blocking=False)
 
 
+@launchers
 @both_kinds
-def test_one_permit_is_a_lock(kind: Kind, tmp_path: Path) -> None:
+def test_one_permit_is_a_lock(launch: Launcher, kind: Kind, tmp_path: Path) -> None:
     semaphore, counter = kind(), Counter.new(tmp_path)
-    finish(*[start(increment, semaphore, counter, 150) for _ in range(4)])
+    finish(*[launch(increment, semaphore, counter, 150) for _ in range(4)])
     assert counter.read() == 600
     assert permits(semaphore) == 1
 
@@ -274,31 +277,16 @@ def test_another_worker_may_give_the_permit_back(kind: Kind) -> None:
     assert permits(semaphore) == 1
 
 
-def take_and_die(semaphore: Semaphore, how: str) -> None:
-    if how == "with":
-        with semaphore:
-            os.kill(os.getpid(), signal.SIGKILL)
+def take_and_die(semaphore: Semaphore) -> None:
     assert semaphore.acquire()
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @only_processes
 @both_kinds
-def test_a_permit_taken_by_with_comes_back_when_its_process_dies(kind: Kind) -> None:
-    """A3: what a killed process held was lost for ever."""
-    semaphore = kind(2)
-    for _ in range(3):
-        start(take_and_die, semaphore, "with").join(DEADLINE)
-    assert semaphore.acquire(timeout=DEADLINE)
-    assert semaphore.acquire(timeout=DEADLINE)
-    assert not semaphore.acquire(blocking=False)
-
-
-@only_processes
-@both_kinds
 def test_a_permit_taken_by_acquire_stays_taken(kind: Kind) -> None:
     semaphore = kind(2)
-    start(take_and_die, semaphore, "acquire").join(DEADLINE)
+    start(take_and_die, semaphore).join(DEADLINE)
     assert semaphore.acquire(blocking=False)
     assert not semaphore.acquire(timeout=1.2)
 

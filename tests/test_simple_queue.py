@@ -33,8 +33,10 @@ from test_queue import (
 from test_worker import (
     DEADLINE,
     PROCESSES,
+    Launcher,
     finish,
     kill,
+    launchers,
     only_processes,
     only_threads,
     signature_of,
@@ -179,9 +181,12 @@ def test_get_waits_for_an_item() -> None:
     assert sorted(told.get_nowait() for _ in workers) == [1, 2, 3]
 
 
+@launchers
 @pytest.mark.parametrize(("count", "payload"), [(1000, b""), (50, b"x" * 300_000)])
-def test_two_producers_and_two_consumers_lose_nothing(count: int, payload: bytes) -> None:
-    move(SimpleQueue(), count, payload)
+def test_two_producers_and_two_consumers_lose_nothing(
+    launch: Launcher, count: int, payload: bytes
+) -> None:
+    move(SimpleQueue(), count, payload, launch)
 
 
 def test_no_wake_up_is_lost_in_many_round_trips() -> None:

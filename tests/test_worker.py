@@ -22,6 +22,7 @@ import sysconfig
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ from freethreading import (
 from support import run_python, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from multiprocessing.connection import Connection
     from multiprocessing.synchronize import Lock as StdlibLock
 
@@ -76,7 +77,22 @@ def start(target: Callable[..., object], *args: object, **kwargs: object) -> Wor
     return worker
 
 
-def finish(*workers: Worker) -> None:
+def start_thread(target: Callable[..., object], *args: object) -> threading.Thread:
+    """Start a thread of this process, which on the multiprocessing backend is no worker."""
+    thread = threading.Thread(target=target, args=args, daemon=True)
+    thread.start()
+    return thread
+
+
+# What takes part: workers, and on processes also threads that share one of them.
+launchers = pytest.mark.parametrize(
+    "launch",
+    [pytest.param(start, id="workers"), *([pytest.param(start_thread, id="threads")] * PROCESSES)],
+)
+Launcher = Callable[..., "Worker | threading.Thread"]
+
+
+def finish(*workers: Worker | threading.Thread) -> None:
     """Join the workers; fail for one that hangs or ended with an error."""
     for worker in workers:
         worker.join(DEADLINE)
@@ -1064,6 +1080,26 @@ def test_many_objects_cost_no_descriptors() -> None:
     kept += [kind.make() for kind in KINDS for _ in range(100)]
     assert len(list(folder.iterdir())) <= before + 1
     del kept
+
+
+def make_and_drop(kinds: list[int], rounds: int) -> None:
+    for turn in range(rounds):
+        for index in kinds:
+            kind = KINDS[index]
+            thing, other = kind.make(), kind.make()
+            copies = [pickle.loads(pickle.dumps(thing)) for _ in range(3)]
+            kind.mark(copies[turn % 3])
+            del copies[1:]
+            gone = pickle.dumps(other)
+            del other
+            with contextlib.suppress(Exception):  # gone, or the same again: but no crash
+                pickle.loads(gone)
+            assert repr(thing)
+
+
+def test_threads_make_pickle_and_drop_objects_at_the_same_time() -> None:
+    everything = list(range(len(KINDS)))
+    finish(*[start_thread(make_and_drop, everything, 40) for _ in range(4)])
 
 
 FORKED = """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from multiprocessing import context, forkserver, util
+from multiprocessing import context, forkserver, process, util
 from typing import TYPE_CHECKING, Any
 
 from freethreading import _native
@@ -24,9 +24,17 @@ _PRELOAD = "freethreading._preload"
 
 
 def start_method() -> str:
-    """Return the start method that the user set, else "forkserver", else "spawn"."""
+    """Return how to start processes: as the user said, else "forkserver", else "spawn".
+
+    In a worker: as it was started itself. (multiprocessing tells a new process its parent's
+    default as if the user had chosen that, before it imports the main module.)
+    """
+    current = process.current_process()
+    inherited: str | None = getattr(current, "_start_method", None)
+    if inherited is not None:
+        return inherited
     chosen: str | None = multiprocessing.get_start_method(allow_none=True)
-    if chosen is not None:
+    if chosen is not None and not getattr(current, "_inheriting", False):
         return chosen
     methods = multiprocessing.get_all_start_methods()
     return "forkserver" if "forkserver" in methods else "spawn"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures.process
 import multiprocessing.connection
 import multiprocessing.pool
 import pickle
 
 import freethreading
+import freethreading._executor
+import freethreading._pool
 import freethreading._worker_process
 
-__all__ = ["freethreading", "multiprocessing", "pickle"]
+__all__ = ["concurrent", "freethreading", "multiprocessing", "pickle"]

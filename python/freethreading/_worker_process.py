@@ -57,6 +57,7 @@ class Worker(_Process):
 
     if TYPE_CHECKING:  # multiprocessing's own attributes, unknown to its type hints
         _parent_pid: int
+        _start_method: str | None
         _popen: Any
 
     def __init__(
@@ -102,6 +103,7 @@ class Worker(_Process):
             message = f"{self.name} can't be started by a worker that is a daemon process"
             raise WorkerStateError(message)
         self._check_made_here("started")
+        self._start_method = process_context().get_start_method()
         self._parent_start_time = _native.process_start_time()
         super().start()
 
