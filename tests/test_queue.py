@@ -1097,3 +1097,35 @@ def test_a_worker_may_be_made_with_a_bound_method_of_a_queue() -> None:
     worker.start()
     assert source.get(timeout=DEADLINE) == "item"
     finish(worker)
+
+
+PUT_INTERRUPTED = """
+    import gc, signal, weakref
+    from freethreading import Queue
+
+    class Item:
+        pass
+
+    def give_up(*_):
+        raise ZeroDivisionError
+
+    signal.signal(signal.SIGALRM, give_up)
+    queue = Queue(1)
+    queue.put("full")
+    item = Item()
+    alive = weakref.ref(item)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        queue.put(item)
+    except ZeroDivisionError:
+        print("given up")
+    del item
+    gc.collect()
+    print(alive() is None, queue.qsize())
+"""
+
+
+def test_a_put_ended_by_a_signal_handler_lets_go_of_its_item() -> None:
+    """The reference that was meant for the queue was never given back."""
+    finished = run_python(PUT_INTERRUPTED).check()
+    assert finished.stdout == "given up\nTrue 1\n"

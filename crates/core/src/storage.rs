@@ -16,7 +16,7 @@ use crate::futex::Scope;
 
 mod local;
 
-pub use local::{after_fork_in_child, lock_for_fork, unlock_after_fork};
+pub use local::after_fork_in_child;
 
 /// Names the holder of a lock, a process or a thread: 31 bits, never zero and never reused.
 ///

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-//! What has to happen around `os.fork()`.
+//! What has to happen around `os.fork()`. No lock is held from one hook to another: the hooks of
+//! others run in between and let other threads run, which may fork as well.
 
 use freethreading_core::{family, storage};
 use pyo3::prelude::*;
@@ -8,12 +9,10 @@ use pyo3::types::PyDict;
 #[pyfunction]
 fn before() {
     family::before_fork();
-    storage::lock_for_fork();
 }
 
 #[pyfunction]
 fn after_in_parent() {
-    storage::unlock_after_fork();
     family::after_fork_in_parent();
 }
 

@@ -53,8 +53,8 @@ impl Items {
                         self.object.put(storage, tag, &message, patience, park)
                     })
                 },
-                // An exception of a signal handler doesn't take a message back.
-                |outcome| !matches!(outcome, Ok(outcome) if *outcome != Put::Done),
+                // An exception of a signal handler means that the put was abandoned.
+                |outcome| matches!(outcome, Ok(Put::Done)),
             )?,
         };
         match outcome {

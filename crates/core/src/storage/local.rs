@@ -72,9 +72,15 @@ static TABLE: Table = Table {
 
 impl Table {
     fn with<R>(&self, use_it: impl FnOnce(&mut Pinned) -> R) -> R {
-        // A recovered mutex needs no repair: forks happen with the mutex held by the forking
-        // thread (`lock_for_fork`), and threads of this process don't die in `use_it`.
-        let _ = self.mutex.lock(Storage::Private);
+        if self.mutex.lock(Storage::Private) {
+            // Another thread was in the middle of a change when this process was forked off, so
+            // the map may be half changed: it is left alone and another one taken. (CPython
+            // stops its threads before it forks, and none is stopped here; so it takes a fork
+            // that bypasses the interpreter. Nothing is locked before forks instead: two threads
+            // that fork at once would wait for each other with the interpreter locked.)
+            // SAFETY: we hold the mutex; the old map isn't dropped, only overwritten.
+            unsafe { self.pinned.get().write(None) };
+        }
         // SAFETY: we hold the mutex, and `use_it` can't come back here: it only looks up or
         // inserts.
         let result = use_it(unsafe { &mut *self.pinned.get() }.get_or_insert_default());
@@ -83,20 +89,9 @@ impl Table {
     }
 }
 
-/// Before a fork, in the thread that forks: brings the table to rest.
-pub fn lock_for_fork() {
-    let _ = TABLE.mutex.lock(Storage::Private);
-}
-
-/// After a fork, in the parent: undoes [`lock_for_fork`].
-pub fn unlock_after_fork() {
-    TABLE.mutex.unlock(Storage::Private);
-}
-
-/// After a fork, in the child, before anything else: undoes [`lock_for_fork`], and from now on
-/// what the parent's other threads held counts as held by the dead.
+/// After a fork, in the child, before anything else: what the parent's other threads held
+/// counts as held by the dead from now on.
 pub fn after_fork_in_child() {
-    TABLE.mutex.unlock(Storage::Private);
     thread::leave_others_behind();
 }
 

@@ -116,7 +116,6 @@ impl Child {
     /// the library and nothing that another thread of this process could have locked.
     pub(crate) fn fork(action: impl FnOnce()) -> Self {
         freethreading_core::family::before_fork();
-        freethreading_core::storage::lock_for_fork();
         // SAFETY: no arguments; the child does only what the doc comment allows.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
@@ -125,7 +124,6 @@ impl Child {
             action();
             exit_child(0);
         }
-        freethreading_core::storage::unlock_after_fork();
         freethreading_core::family::after_fork_in_parent();
         assert!(pid > 0, "fork failed");
         Self { pid }
