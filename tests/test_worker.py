@@ -1260,3 +1260,40 @@ def test_a_handle_from_a_dead_family_is_an_exception() -> None:
     handles = run_python(DUMP).check().stdout.split()
     finished = run_python(LOAD, *handles).check()
     assert finished.stdout.splitlines() == ["refused"] * len(handles)
+
+
+class Unready(Worker):
+    """A worker whose attributes can't be pickled."""
+
+    def __init__(self) -> None:
+        super().__init__(args=(Lock(),))
+        self.attribute = threading.Lock()
+
+
+@only_processes
+def test_a_start_that_fails_gives_its_place_back() -> None:
+    """After 895 of them no worker could be started any more."""
+    from freethreading import _native  # noqa: PLC0415  # for its statistics
+
+    Lock()
+    before = _native.family_statistics()
+    for _ in range(20):
+        with pytest.raises(TypeError, match="pickle"):
+            Unready().start()
+    gc.collect()
+    assert _native.family_statistics() == before
+
+
+def test_pickling_beside_an_import_of_multiprocessing() -> None:
+    """Another thread may have imported one half of it."""
+    finished = run_python(
+        """
+        import pickle, sys, types
+        import freethreading
+
+        sys.modules["multiprocessing.context"] = types.ModuleType("half imported")
+        lock = freethreading.Lock()
+        print(pickle.loads(pickle.dumps(lock)) == lock)
+        """
+    ).check()
+    assert finished.stdout == "True\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import weakref
 from multiprocessing import context, forkserver, process, util
 from typing import TYPE_CHECKING, Any
 
@@ -113,10 +114,18 @@ def ticket_of(popen: Any) -> Ticket:  # noqa: ANN401  # any of multiprocessing's
         family, descriptor = _native.family_id()
         token = _native.family_reserve()
         ticket = popen._freethreading_ticket = Ticket(token)  # noqa: SLF001  # a mark of ours
+        # A process that fails to start leaves its Popen to the garbage collector.
+        weakref.finalize(popen, _cancel, token, os.getpid()).atexit = False
         # Once per process: the start methods refuse a descriptor that is passed on twice.
         parent = os.getpid(), _native.process_start_time()
         ticket.journey = (family, DupFd(descriptor), token, *parent)
     return ticket
+
+
+def _cancel(token: int, pid: int) -> None:
+    """Give up the place of a process that was never started; not in a forked child."""
+    if os.getpid() == pid:
+        _native.family_cancel(token)
 
 
 _arrived: set[tuple[int, int]] = set()

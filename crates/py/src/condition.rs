@@ -15,7 +15,7 @@ use crate::errors::{NOT_HELD, from_out_of_memory, owner_died};
 use crate::lock::Lock;
 use crate::object;
 use crate::rlock::RLock;
-use crate::wait::wait;
+use crate::wait::{Interruptible, wait};
 
 /// A condition variable: workers wait until another one notifies them.
 ///
@@ -103,13 +103,17 @@ impl AnyLock {
         }
     }
 
-    /// Takes the lock again, whatever happens; says who died holding it meanwhile.
-    fn take_back(&self, saved: Saved) -> Result<(), Option<Token>> {
+    /// Takes the lock again, for the caller is going to release it; says who died holding it
+    /// meanwhile. Signal handlers run; only after a second one that raises an exception it gives
+    /// up.
+    fn take_back(&self, saved: Saved, park: &Interruptible) -> Result<(), Option<Token>> {
         let mut dead = Ok(());
         loop {
-            match self.acquire(&Uninterruptible) {
+            let was_interrupted = park.has_error();
+            match self.acquire(park) {
                 Acquire::Acquired => break,
                 Acquire::OwnerDied(owner) => dead = Err(owner),
+                Acquire::Interrupted if was_interrupted => return dead,
                 Acquire::TimedOut | Acquire::Interrupted => {}
             }
         }
@@ -165,7 +169,7 @@ impl Condition {
         let mut owner = Ok(());
         let notified = wait(py, |park| {
             let notified = self.object.wait(storage, waiting, deadline, park);
-            owner = self.lock.take_back(saved);
+            owner = self.lock.take_back(saved, park);
             notified
         })?;
         owner.map_err(|dead| owner_died(py, self.lock.name(), self.lock.storage(), dead))?;

@@ -113,7 +113,11 @@ fn spawning_popen(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     let Ok(context) = modules.get_item("multiprocessing.context") else {
         return Ok(None);
     };
-    let popen = context.call_method0("get_spawning_popen")?;
+    // Half imported by another thread means the same.
+    let Some(get_spawning_popen) = context.getattr_opt("get_spawning_popen")? else {
+        return Ok(None);
+    };
+    let popen = get_spawning_popen.call0()?;
     Ok((!popen.is_none()).then_some(popen))
 }
 

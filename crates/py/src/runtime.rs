@@ -77,6 +77,15 @@ pub(crate) fn family_join(fd: RawFd, family: (u64, u64), reserved: u32) -> PyRes
         .map_err(from_family)
 }
 
+/// Gives up a reserved place that nobody took, because its process was never started.
+#[pyfunction]
+pub(crate) fn family_cancel(reserved: u32) -> bool {
+    match (Family::existing_home(), Token::from_bits(reserved)) {
+        (Some(family), Some(token)) => family.processes().is_reserved(token) && family.reap(token),
+        _ => false,
+    }
+}
+
 /// Gives up the place of a process that has ended, and what only it held. The caller knows
 /// that it has ended.
 #[pyfunction]

@@ -32,6 +32,11 @@ impl Interruptible {
         }
     }
 
+    /// Whether a signal handler has raised an exception already.
+    pub(crate) fn has_error(&self) -> bool {
+        self.error.borrow().is_some()
+    }
+
     #[expect(
         clippy::redundant_closure_for_method_calls,
         reason = "the method by its name has too narrow a lifetime"

@@ -267,7 +267,7 @@ impl<'a> Processes<'a> {
     }
 
     /// Whether `token` is still waited for.
-    pub(super) fn is_reserved(self, token: Token) -> bool {
+    pub fn is_reserved(self, token: Token) -> bool {
         self.find(token)
             .is_some_and(|(_, life)| life.state == RESERVED)
     }
