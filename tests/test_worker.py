@@ -1266,6 +1266,7 @@ class Unready(Worker):
     """A worker whose attributes can't be pickled."""
 
     def __init__(self) -> None:
+        """Add one after the check."""
         super().__init__(args=(Lock(),))
         self.attribute = threading.Lock()
 
