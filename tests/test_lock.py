@@ -420,6 +420,7 @@ def test_repr_tells_whether_it_is_held_and_how_many_wait() -> None:
     assert "unlocked" in repr(lock)
 
 
+@only_processes
 @pytest.mark.parametrize("kind", [Lock, RLock])
 def test_repr_tells_who_holds_it(kind: type[Lock | RLock]) -> None:
     """A deadlock can be understood."""

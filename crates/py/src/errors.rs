@@ -49,11 +49,8 @@ pub(crate) fn owner_died(
     owner: Option<Token>,
 ) -> PyErr {
     let who = owner
-        .and_then(|token| storage.family()?.processes().process(token))
-        .map_or_else(
-            || "its owner".to_owned(),
-            |process| format!("process {}", process.pid),
-        );
+        .and_then(|token| storage.family()?.processes().last_pid(token))
+        .map_or_else(|| "its owner".to_owned(), |pid| format!("process {pid}"));
     let message = format!(
         "{who} died holding this {what}; what the {what} protects may be half done. The {what} \
          is free again and works as before"

@@ -21,8 +21,9 @@
 //! | RESERVED | its creator's; the child's, once  | reaps it if that process or the        |
 //! |          | the creator knows it              | creator has died                       |
 //! | ALIVE    | its process's                     | reaps it if that process has died      |
-//! | REAPING  | 0                                 | goes on: only the holder of the        |
+//! | REAPING  | as before                         | goes on: only the holder of the        |
 //! |          |                                   | family's mutex reaps                   |
+//! | FREE     | the last one's, for reports       |                                        |
 //!
 //! A worker's slot is reserved by its parent before the worker exists, so that what it was
 //! given is held in its name from the start. Coming alive needs no mutex: a process that has no
@@ -189,6 +190,18 @@ impl<'a> Processes<'a> {
         (life.state == ALIVE).then(|| process(slot, life))
     }
 
+    /// The id of the process that `token` names, dead or alive, as long as its slot isn't used
+    /// again.
+    #[must_use]
+    pub fn last_pid(self, token: Token) -> Option<u32> {
+        let index = slot_of(token);
+        if index == 0 || index >= MAX_PROCESSES {
+            return None;
+        }
+        let life = self.slot(index).life();
+        (self::token(index, life.number) == token && life.pid != 0).then_some(life.pid)
+    }
+
     /// The tokens of all slots in use.
     pub fn iter(self) -> impl Iterator<Item = Token> + use<'a> {
         (1..MAX_PROCESSES).filter_map(move |index| {
@@ -290,7 +303,6 @@ impl<'a> Processes<'a> {
         };
         let reaping = Life {
             state: REAPING,
-            pid: 0,
             ..life
         };
         match life.state {
@@ -305,7 +317,6 @@ impl<'a> Processes<'a> {
         if let Some((slot, life)) = self.find(token) {
             let free = Life {
                 state: FREE,
-                pid: 0,
                 ..life
             };
             slot.life.store(free.bits(), Ordering::Release);
