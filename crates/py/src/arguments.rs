@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use freethreading_core::deadline::Deadline;
 use freethreading_core::queue::Patience;
-use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAttributeError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt};
 
@@ -113,12 +113,17 @@ impl FromPyObject<'_, '_> for Whole {
     type Error = PyErr;
 
     fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
-        let Ok(number) = value.call_method0("__index__") else {
-            let kind = value.get_type().name()?;
-            return Err(PyTypeError::new_err(format!(
-                "must be an integer, not {kind}"
-            )));
-        };
+        let number = value.call_method0("__index__").map_err(|error| {
+            let py = value.py();
+            let is_no_integer = error.is_instance_of::<PyAttributeError>(py)
+                || error.is_instance_of::<PyTypeError>(py);
+            match value.get_type().name() {
+                Ok(kind) if is_no_integer => {
+                    PyTypeError::new_err(format!("must be an integer, not {kind}"))
+                }
+                _ => error,
+            }
+        })?;
         match number.extract() {
             Ok(number) => Ok(Self(number)),
             Err(_) => Ok(Self(if number.lt(0)? { i64::MIN } else { i64::MAX })),
