@@ -105,28 +105,55 @@ pub(crate) fn patience(
     }
 }
 
-/// A whole number, cut to 64 bits: all limits lie far below. Floats and the like are refused.
-#[derive(Clone, Copy)]
-pub(crate) struct Whole(pub(crate) i64);
+/// An argument that should be a whole number; [`Whole::named`] says whether it is.
+pub(crate) struct Whole(Result<i64, NotWhole>);
+
+/// Why an argument isn't a whole number.
+enum NotWhole {
+    /// It is of this class.
+    Class(String),
+    /// Its conversion raised something of its own.
+    Raised(PyErr),
+}
 
 impl FromPyObject<'_, '_> for Whole {
     type Error = PyErr;
 
     fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
-        let number = value.call_method0("__index__").map_err(|error| {
-            let py = value.py();
-            let is_no_integer = error.is_instance_of::<PyAttributeError>(py)
-                || error.is_instance_of::<PyTypeError>(py);
-            match value.get_type().name() {
-                Ok(kind) if is_no_integer => {
-                    PyTypeError::new_err(format!("must be an integer, not {kind}"))
-                }
-                _ => error,
+        let py = value.py();
+        let number = match value.call_method0("__index__") {
+            Ok(number) => number,
+            Err(error)
+                if error.is_instance_of::<PyAttributeError>(py)
+                    || error.is_instance_of::<PyTypeError>(py) =>
+            {
+                let class = value.get_type().name()?.to_string();
+                return Ok(Self(Err(NotWhole::Class(class))));
             }
-        })?;
-        match number.extract() {
-            Ok(number) => Ok(Self(number)),
-            Err(_) => Ok(Self(if number.lt(0)? { i64::MIN } else { i64::MAX })),
-        }
+            Err(error) => return Ok(Self(Err(NotWhole::Raised(error)))),
+        };
+        // Cut to 64 bits: all limits lie far below.
+        let cut = |_| {
+            number
+                .lt(0)
+                .map(|is_negative| if is_negative { i64::MIN } else { i64::MAX })
+        };
+        number.extract().or_else(cut).map(|number| Self(Ok(number)))
+    }
+}
+
+impl Whole {
+    pub(crate) fn new(number: i64) -> Self {
+        Self(Ok(number))
+    }
+
+    /// The number; floats and the like are refused in the parameter's name.
+    pub(crate) fn named(self, parameter: &str) -> PyResult<i64> {
+        self.0.map_err(|error| match error {
+            NotWhole::Class(class) => {
+                PyTypeError::new_err(format!("{parameter} must be an integer, not {class}"))
+            }
+            NotWhole::Raised(error) => error,
+        })
     }
 }

@@ -59,7 +59,7 @@ impl Barrier {
         action: Option<Bound<'_, PyAny>>,
         timeout: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let Whole(number) = parties;
+        let number = parties.named("parties")?;
         let parties = u32::try_from(number)
             .ok()
             .filter(|&parties| parties > 0)

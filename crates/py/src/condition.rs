@@ -253,10 +253,11 @@ impl Condition {
     /// Wake the `n` longest waiters, or all if there are fewer.
     ///
     /// Raises an exception that is a RuntimeError and an AssertionError if the lock isn't held.
-    #[pyo3(signature = (n = Whole(1)), text_signature = "($self, n=1)")]
+    #[pyo3(signature = (n = Whole::new(1)), text_signature = "($self, n=1)")]
     fn notify(&self, py: Python<'_>, n: Whole) -> PyResult<()> {
+        let n = n.named("n")?;
         self.check_held(py, "notify")?;
-        let count = usize::try_from(n.0).unwrap_or(0);
+        let count = usize::try_from(n).unwrap_or(0);
         self.object.notify(self.object.storage(), count);
         Ok(())
     }

@@ -207,12 +207,13 @@ fn negative_timeout(py: Python<'_>) -> PyErr {
     NEGATIVE_TIMEOUT.new_err(py, "'timeout' must be a non-negative number")
 }
 
-fn capacity(maxsize: Whole) -> u32 {
+fn capacity(maxsize: Whole) -> PyResult<u32> {
+    let maxsize = maxsize.named("maxsize")?;
     // More than there can be is no limit.
-    u32::try_from(maxsize.0)
+    Ok(u32::try_from(maxsize)
         .ok()
         .filter(|&size| i32::try_from(size).is_ok())
-        .unwrap_or(0)
+        .unwrap_or(0))
 }
 
 /// A first-in, first-out queue between workers, with task tracking.
@@ -245,10 +246,10 @@ pub(crate) struct Queue {
 #[pymethods]
 impl Queue {
     #[new]
-    #[pyo3(signature = (maxsize = Whole(0)), text_signature = "(maxsize=0)")]
+    #[pyo3(signature = (maxsize = Whole::new(0)), text_signature = "(maxsize=0)")]
     fn new(py: Python<'_>, maxsize: Whole) -> PyResult<Self> {
         Ok(Self {
-            items: Items::make(py, "Queue", capacity(maxsize))?,
+            items: Items::make(py, "Queue", capacity(maxsize)?)?,
         })
     }
 

@@ -14,7 +14,8 @@ use crate::wait::wait;
 
 type Permits = Object<sync::Semaphore>;
 
-fn initial_value(Whole(value): Whole) -> PyResult<u32> {
+fn initial_value(value: Whole) -> PyResult<u32> {
+    let value = value.named("value")?;
     u32::try_from(value)
         .ok()
         .filter(|&value| value <= MAX_PERMITS)
@@ -82,7 +83,7 @@ pub(crate) struct Semaphore {
 #[pymethods]
 impl Semaphore {
     #[new]
-    #[pyo3(signature = (value = Whole(1)), text_signature = "(value=1)")]
+    #[pyo3(signature = (value = Whole::new(1)), text_signature = "(value=1)")]
     fn new(value: Whole) -> PyResult<Self> {
         make("Semaphore", value, false).map(|object| Self { object })
     }
@@ -179,7 +180,7 @@ pub(crate) struct BoundedSemaphore {
 #[pymethods]
 impl BoundedSemaphore {
     #[new]
-    #[pyo3(signature = (value = Whole(1)), text_signature = "(value=1)")]
+    #[pyo3(signature = (value = Whole::new(1)), text_signature = "(value=1)")]
     fn new(value: Whole) -> PyResult<Self> {
         make("BoundedSemaphore", value, true).map(|object| Self { object })
     }
