@@ -93,6 +93,24 @@ fn semaphores_bound(storage: Storage) {
     assert_eq!(semaphore.value(), 3);
 }
 
+/// A waiter that was about to sleep when its mark was cleared, and the permit taken again by a
+/// third, slept for ever.
+fn one_permit_goes_round(storage: Storage) {
+    for _ in 0..50 {
+        let semaphore = new::<Semaphore>(storage);
+        semaphore.initialize(1, false);
+        on_threads(4, |_| {
+            for _ in 0..300 {
+                let outcome = semaphore.acquire(storage, None, &Uninterruptible);
+                assert_eq!(outcome, SemaphoreAcquire::Acquired);
+                std::thread::yield_now();
+                assert_eq!(semaphore.release(storage), Ok(()));
+            }
+        });
+        assert_eq!(semaphore.value(), 1);
+    }
+}
+
 fn events_alternate(storage: Storage) {
     let (first, second) = (new::<Event>(storage), new::<Event>(storage));
     on_threads(2, |index| {
@@ -232,6 +250,7 @@ on_both_storages! {
     locks => locks_exclude;
     rlocks => rlocks_exclude;
     semaphores => semaphores_bound;
+    one_permit => one_permit_goes_round;
     events => events_alternate;
     conditions => conditions_lose_no_wake_up;
     barriers => barriers_keep_step;

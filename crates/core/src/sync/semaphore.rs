@@ -6,32 +6,43 @@ use crate::park::{Park, Parked};
 use crate::primitive::{AtomicU32, Ordering};
 use crate::storage::{Kind, Shareable, Storage};
 
-/// `permits` is a plain count. `sleepers` says that somebody may sleep on it:
+/// One word: `{ permits: 31 bits, somebody may sleep: 1 bit }`.
 ///
-/// | `sleepers` | who leaves it, and how                                                     |
-/// |------------|----------------------------------------------------------------------------|
-/// | 0          | waiter: to 1, before it looks at `permits` for the last time and sleeps    |
-/// | 1          | releaser: to 0, and wakes one; that one sets it again, for others may sleep |
+/// | value           | meaning                          | who leaves it, and how                  |
+/// |-----------------|----------------------------------|-----------------------------------------|
+/// | 0               | no permit; also a zeroed mapping | releaser: to 1 permit;                  |
+/// |                 |                                  | waiter: sets [`SLEEPERS`], then sleeps  |
+/// | `SLEEPERS`      | no permit, somebody may sleep    | releaser: to 1 permit, clears the mark, |
+/// |                 |                                  | wakes one                               |
+/// | n permits, or   | free to take                     | taker: to n - 1, keeping the mark; one  |
+/// | those and       |                                  | that slept sets it, for others may      |
+/// | `SLEEPERS`      |                                  | sleep, and wakes one if n > 1           |
 ///
-/// A releaser adds a permit and then reads `sleepers`; a waiter sets `sleepers` and then reads
-/// `permits` (in the kernel). Both are `SeqCst`, so at least one sees the other. A woken waiter
-/// that takes one of several permits passes the wake-up on.
+/// The mark is part of the word that a waiter sleeps on: once a releaser has cleared it, the
+/// waiter that set it can't fall asleep, even if the permit is gone again by then.
 ///
-/// Taking is Acquire, releasing is Release; they pair up.
+/// Taking is Acquire, releasing is Release; the two pair up. The mark alone publishes nothing.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Semaphore {
-    permits: AtomicU32,
-    sleepers: AtomicU32,
+    word: AtomicU32,
     /// [`BOUNDED`] and the most permits there may be, or 0; set once, before the object is shared.
     bound: AtomicU32,
     /// How many wait; only a report.
     waiters: AtomicU32,
+    reserved: AtomicU32,
 }
 
 // SAFETY: repr(C), atomics only, zero is a semaphore without permits, every value is valid.
 unsafe impl Shareable for Semaphore {
     const KIND: Kind = Kind::Semaphore;
+}
+
+const SLEEPERS: u32 = 1;
+const PERMIT: u32 = 2;
+
+const fn permits(word: u32) -> u32 {
+    word / PERMIT
 }
 
 const BOUNDED: u32 = 1 << 31;
@@ -58,7 +69,8 @@ pub struct AboveBound;
 impl Semaphore {
     /// Gives a fresh semaphore its permits; `bounded` makes them its bound.
     pub fn initialize(&self, permits: u32, bounded: bool) {
-        self.permits.store(permits, Ordering::Relaxed);
+        // MAX_PERMITS times PERMIT fits in the word.
+        self.word.store(permits * PERMIT, Ordering::Relaxed);
         // A bound of zero needs a mark of its own: no release is ever allowed.
         let bound = if bounded { permits | BOUNDED } else { 0 };
         self.bound.store(bound, Ordering::Relaxed);
@@ -74,7 +86,7 @@ impl Semaphore {
     /// How many permits there are.
     #[must_use]
     pub fn value(&self) -> u32 {
-        self.permits.load(Ordering::Relaxed)
+        permits(self.word.load(Ordering::Relaxed))
     }
 
     /// How many wait.
@@ -87,19 +99,21 @@ impl Semaphore {
     #[inline]
     #[must_use]
     pub fn try_acquire(&self) -> bool {
-        let mut permits = self.permits.load(Ordering::Relaxed);
-        while permits > 0 {
-            match self.permits.compare_exchange_weak(
-                permits,
-                permits - 1,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return true,
-                Err(now) => permits = now,
+        let mut word = self.word.load(Ordering::Relaxed);
+        while permits(word) > 0 {
+            match self.swap_from(word, word - PERMIT) {
+                Ok(()) => return true,
+                Err(now) => word = now,
             }
         }
         false
+    }
+
+    #[inline]
+    fn swap_from(&self, current: u32, new: u32) -> Result<(), u32> {
+        self.word
+            .compare_exchange_weak(current, new, Ordering::Acquire, Ordering::Relaxed)
+            .map(drop)
     }
 
     /// Takes a permit, waiting until `deadline`.
@@ -126,35 +140,38 @@ impl Semaphore {
         deadline: Option<Deadline>,
         park: &impl Park,
     ) -> SemaphoreAcquire {
-        if park.spin(|| self.permits.load(Ordering::Relaxed) > 0) && self.try_acquire() {
+        if park.spin(|| permits(self.word.load(Ordering::Relaxed)) > 0) && self.try_acquire() {
             return SemaphoreAcquire::Acquired;
         }
+        let mut slept = false;
         loop {
-            self.sleepers.store(1, Ordering::SeqCst);
-            if self.try_acquire() {
-                self.pass_on(storage);
-                return SemaphoreAcquire::Acquired;
+            let word = self.word.load(Ordering::Relaxed);
+            if permits(word) > 0 {
+                let taken = (word - PERMIT) | if slept { SLEEPERS } else { 0 };
+                if self.swap_from(word, taken).is_ok() {
+                    if slept && permits(taken) > 0 {
+                        self.wake(storage);
+                    }
+                    return SemaphoreAcquire::Acquired;
+                }
+                continue;
             }
-            match park.park(&self.permits, 0, storage.scope(), deadline) {
-                Parked::Retry => {}
-                outcome => {
-                    // A wake-up may have come at the same moment: somebody else gets it. Who
-                    // sent it has cleared the mark of all others.
-                    self.sleepers.store(1, Ordering::SeqCst);
-                    self.pass_on(storage);
-                    return match outcome {
+            if word & SLEEPERS == 0 && self.swap_from(word, word | SLEEPERS).is_err() {
+                continue;
+            }
+            match park.park(&self.word, SLEEPERS, storage.scope(), deadline) {
+                Parked::Retry => slept = true,
+                gave_up => {
+                    // The mark may have been cleared for us, and the wake-up be ours.
+                    if permits(self.word.fetch_or(SLEEPERS, Ordering::Relaxed)) > 0 {
+                        self.wake(storage);
+                    }
+                    return match gave_up {
                         Parked::Interrupted => SemaphoreAcquire::Interrupted,
                         _ => SemaphoreAcquire::TimedOut,
                     };
                 }
             }
-        }
-    }
-
-    /// Wakes another sleeper if there are permits for it. `sleepers` was set before.
-    fn pass_on(&self, storage: Storage) {
-        if self.permits.load(Ordering::SeqCst) > 0 {
-            self.wake(storage);
         }
     }
 
@@ -166,22 +183,23 @@ impl Semaphore {
     #[inline]
     pub fn release(&self, storage: Storage) -> Result<(), AboveBound> {
         let bound = self.bound();
-        let mut permits = self.permits.load(Ordering::Relaxed);
+        let mut word = self.word.load(Ordering::Relaxed);
         loop {
-            if permits >= bound {
+            if permits(word) >= bound {
                 return Err(AboveBound);
             }
-            match self.permits.compare_exchange_weak(
-                permits,
-                permits + 1,
-                Ordering::SeqCst,
+            let released = (word + PERMIT) & !SLEEPERS;
+            match self.word.compare_exchange_weak(
+                word,
+                released,
+                Ordering::Release,
                 Ordering::Relaxed,
             ) {
                 Ok(_) => break,
-                Err(now) => permits = now,
+                Err(now) => word = now,
             }
         }
-        if self.sleepers.load(Ordering::SeqCst) != 0 {
+        if word & SLEEPERS != 0 {
             self.wake(storage);
         }
         Ok(())
@@ -189,9 +207,6 @@ impl Semaphore {
 
     #[cold]
     fn wake(&self, storage: Storage) {
-        // Cleared first: a waiter that sets it again later is one that we may not reach.
-        if self.sleepers.swap(0, Ordering::SeqCst) != 0 {
-            crate::futex::wake(&self.permits, 1, storage.scope());
-        }
+        crate::futex::wake(&self.word, 1, storage.scope());
     }
 }
