@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+# A shell starts what runs in its background with SIGINT ignored, and every program started from
+# there inherits that; tests of Ctrl-C need the usual disposition.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 WATCHDOG_SECONDS = 60.0
 # What a wait that no signal can interrupt gets on top, before the whole run is ended.
 LAST_RESORT_SECONDS = 15.0
