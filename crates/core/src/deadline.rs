@@ -47,6 +47,16 @@ impl Deadline {
         Self::now() >= self
     }
 
+    /// Milliseconds since some moment, in a circle of 49 days.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it goes in a circle"
+    )]
+    pub(crate) fn millis(self) -> u32 {
+        (self.secs.wrapping_mul(1000) + self.nanos / 1_000_000) as u32
+    }
+
     pub(crate) fn timespec(self) -> Timespec {
         Timespec {
             tv_sec: self.secs,

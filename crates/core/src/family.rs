@@ -29,6 +29,7 @@ use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::crash;
+use crate::deadline::Deadline;
 use crate::primitive::Ordering::{Acquire, Relaxed, Release};
 use crate::primitive::{AtomicPtr, AtomicU32};
 use crate::process::Process;
@@ -60,6 +61,8 @@ pub struct Family {
     extents: [AtomicPtr<u8>; MAX_EXTENTS],
     /// One counter a cell: this process's references to the object that begins there.
     references: [AtomicPtr<AtomicU32>; MAX_EXTENTS],
+    /// When each slot's process was last seen alive, in milliseconds; 0 is never.
+    seen_alive: [AtomicU32; layout::MAX_PROCESSES as usize],
     me: AtomicU32,
     /// The process that `me` belongs to; another one after a fork that nobody told us of.
     pid: AtomicU32,
@@ -133,6 +136,9 @@ fn os(call: &'static str) -> impl Fn(Errno) -> FamilyError {
 }
 
 const MAX_FAMILIES: usize = 16;
+
+/// Milliseconds for which a process that was seen alive is taken to be.
+const SEEN_ALIVE: u32 = 50;
 
 /// The families of this process, without gaps; the first is where new objects are made.
 static FAMILIES: [AtomicPtr<Family>; MAX_FAMILIES] =
@@ -280,6 +286,7 @@ impl Family {
             file,
             extents: [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_EXTENTS],
             references: [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_EXTENTS],
+            seen_alive: [const { AtomicU32::new(0) }; layout::MAX_PROCESSES as usize],
             me: AtomicU32::new(unregistered().bits()),
             pid: AtomicU32::new(std::process::id()),
         };
@@ -340,6 +347,29 @@ impl Family {
         Processes(self)
     }
 
+    /// Whether the holder of `token` has died; asks the kernel unless it has done so within the
+    /// last [`SEEN_ALIVE`].
+    pub(crate) fn seems_gone(&self, token: Token) -> bool {
+        if self.processes().is_known_gone(token) {
+            return true;
+        }
+        let Some(seen) = self.seen_alive.get(slot_of(token) as usize) else {
+            return true;
+        };
+        // Relaxed: whatever is read, it is a time at which the process of this slot was alive,
+        // and an earlier life's end is known.
+        let now = Deadline::now().millis();
+        let last = seen.load(Relaxed);
+        if last != 0 && now.wrapping_sub(last) < SEEN_ALIVE {
+            return false;
+        }
+        let is_gone = self.processes().is_gone(token);
+        if !is_gone {
+            seen.store(now.max(1), Relaxed);
+        }
+        is_gone
+    }
+
     /// Gives this process a slot and hence a token. It holds no mutex until it has one.
     fn register(&self, reserved: Option<Token>) -> Result<(), OutOfSlots> {
         let processes = self.processes();
@@ -388,18 +418,24 @@ impl Family {
         {
             return false;
         }
-        let orphans = self.locked(|| {
+        let left = self.locked(|| {
             if !self.processes().begin_reaping(token) {
                 return None;
             }
             crash::step();
             let orphans = self.inherit(slot_of(token));
+            let lenders = self.lenders(token);
             self.processes().release(token);
-            Some(orphans)
+            Some((orphans, lenders))
         });
-        let Some(orphans) = orphans else { return false };
+        let Some((orphans, lenders)) = left else {
+            return false;
+        };
         for orphan in orphans {
             self.destroy(orphan);
+        }
+        for (lender, serial) in lenders {
+            self.call_loans_in(lender, serial);
         }
         true
     }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::thread::futex::{Flags, wait_bitset, wake as futex_wake};
 
 use crate::deadline::Deadline;
-use crate::primitive::AtomicU32;
+use crate::primitive::{AtomicU32, AtomicU64};
 
 /// Who can meet in a futex word: the threads of this process, or all who map its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +43,40 @@ pub enum Woken {
     BySignal,
 }
 
-/// Sleeps while `word` is `expected`, at most until `deadline`.
-pub fn wait(word: &AtomicU32, expected: u32, scope: Scope, deadline: Option<Deadline>) -> Woken {
+/// An atomic that threads can sleep on: the kernel looks at its low 32 bits.
+pub trait FutexWord: Sync {
+    /// The part that the kernel looks at. For its address only: nobody loads or stores through
+    /// it, because atomic accesses of two sizes to one place don't mix.
+    fn low_half(&self) -> &AtomicU32;
+}
+
+impl FutexWord for AtomicU32 {
+    fn low_half(&self) -> &AtomicU32 {
+        self
+    }
+}
+
+#[cfg(target_endian = "little")]
+impl FutexWord for AtomicU64 {
+    fn low_half(&self) -> &AtomicU32 {
+        // SAFETY: valid and aligned, since the whole is, and its low half comes first; as the
+        // trait says, no access of this process goes through it.
+        unsafe { AtomicU32::from_ptr(self.as_ptr().cast()) }
+    }
+}
+
+/// Sleeps while the low half of `word` is `expected`, at most until `deadline`.
+pub fn wait(
+    word: &impl FutexWord,
+    expected: u32,
+    scope: Scope,
+    deadline: Option<Deadline>,
+) -> Woken {
     // FUTEX_WAIT_BITSET takes an absolute time of the monotonic clock, plain FUTEX_WAIT only
     // a relative one, which would stretch with each signal.
     let until = deadline.map(Deadline::timespec);
     match wait_bitset(
-        word,
+        word.low_half(),
         scope.flags(),
         expected,
         until.as_ref(),
@@ -64,9 +91,9 @@ pub fn wait(word: &AtomicU32, expected: u32, scope: Scope, deadline: Option<Dead
 }
 
 /// Wakes up to `count` sleepers; says how many there were.
-pub fn wake(word: &AtomicU32, count: u32, scope: Scope) -> usize {
+pub fn wake(word: &impl FutexWord, count: u32, scope: Scope) -> usize {
     // The kernel reads the count as a signed number.
-    futex_wake(word, scope.flags(), count.min(i32::MAX as u32)).unwrap_or(0)
+    futex_wake(word.low_half(), scope.flags(), count.min(i32::MAX as u32)).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -21,5 +21,6 @@ pub mod park;
 mod primitive;
 pub mod process;
 pub mod queue;
+mod spin;
 pub mod storage;
 pub mod sync;

@@ -12,17 +12,13 @@
 use core::time::Duration;
 
 use crate::deadline::{Deadline, earlier};
-use crate::futex::{self, Scope, Woken};
-use crate::primitive::{AtomicU32, Ordering};
+use crate::futex::{self, FutexWord, Scope, Woken};
 
 /// The longest sleep in shared memory before a waiter looks around.
 ///
 /// A look costs about 4 microseconds, so an idle waiter uses 0.001 % of a core, and a death
 /// is noticed within half a second.
 pub const HEARTBEAT: Duration = Duration::from_millis(500);
-
-/// Turns of the spin loop before the first sleep; each is one load and a CPU pause.
-const SPINS: u32 = 200;
 
 /// Why [`Park::park`] came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +37,7 @@ pub trait Park {
     /// Sleeps while `word` is `expected`, at most until `deadline`.
     fn park(
         &self,
-        word: &AtomicU32,
+        word: &impl FutexWord,
         expected: u32,
         scope: Scope,
         deadline: Option<Deadline>,
@@ -49,40 +45,18 @@ pub trait Park {
 
     /// Waits for `is_ready` without sleeping, for as long as that is likely to be shorter than
     /// a sleep and a wake-up; says whether it came true.
-    fn spin(&self, mut is_ready: impl FnMut() -> bool) -> bool {
-        if !has_other_cpus() {
-            return is_ready();
-        }
-        for _ in 0..SPINS {
-            if is_ready() {
-                return true;
-            }
-            core::hint::spin_loop();
-        }
-        false
+    fn spin(&self, is_ready: impl FnMut() -> bool) -> bool {
+        crate::spin::spin(is_ready)
     }
-}
-
-fn has_other_cpus() -> bool {
-    // Not a OnceLock: a child forked while another thread initializes that would wait for ever.
-    static CPUS: AtomicU32 = AtomicU32::new(0);
-    match CPUS.load(Ordering::Relaxed) {
-        0 => count_cpus(&CPUS) > 1,
-        count => count > 1,
-    }
-}
-
-#[cold]
-fn count_cpus(cpus: &AtomicU32) -> u32 {
-    let count = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
-    let count = u32::try_from(count).unwrap_or(u32::MAX);
-    // Relaxed: all who count find the same number.
-    cpus.store(count, Ordering::Relaxed);
-    count
 }
 
 /// Sleeps once, at most a [`HEARTBEAT`] in shared memory; a signal is reported.
-pub fn sleep(word: &AtomicU32, expected: u32, scope: Scope, deadline: Option<Deadline>) -> Woken {
+pub fn sleep(
+    word: &impl FutexWord,
+    expected: u32,
+    scope: Scope,
+    deadline: Option<Deadline>,
+) -> Woken {
     let until = match scope {
         Scope::Private => deadline,
         Scope::Shared => earlier(deadline, Deadline::after(HEARTBEAT)),
@@ -100,7 +74,7 @@ pub struct Uninterruptible;
 impl Park for Uninterruptible {
     fn park(
         &self,
-        word: &AtomicU32,
+        word: &impl FutexWord,
         expected: u32,
         scope: Scope,
         deadline: Option<Deadline>,

@@ -141,6 +141,24 @@ impl Storage {
         }
     }
 
+    /// Whether the holder of `token` has died, as [`Storage::is_gone`] said within the last
+    /// moments (50 milliseconds): the dead may still seem alive, the living never dead. Cheap
+    /// enough for each turn of a waiting loop.
+    #[must_use]
+    pub fn seems_gone(self, token: Token) -> bool {
+        match self {
+            Self::Private => self.is_known_gone(token),
+            Self::Shared(family) => family.seems_gone(token),
+        }
+    }
+
+    /// Whether a holder can die while others live on.
+    #[must_use]
+    #[inline]
+    pub fn can_lose_holders(self) -> bool {
+        matches!(self, Self::Shared(_))
+    }
+
     /// Memory for `bytes` bytes, at least 64-byte aligned, its content undefined. The address
     /// is stable and means the same to every process of the storage.
     ///

@@ -18,8 +18,9 @@ use freethreading_core::storage::handle::{self, HandleError, Purpose};
 use freethreading_core::storage::{Object, Shareable, Storage, Token};
 use freethreading_core::sync::{
     Acquire, Barrier, BarrierWait, Condition, Event, EventWait, Lock, Notified, RLock, Semaphore,
+    SemaphoreAcquire,
 };
-use support::{Child, alone, check, exit_child, shared, soon, until};
+use support::{Child, alone, at_once, check, exit_child, shared, soon, until};
 
 const FOREVER: Patience = Patience::Until(None);
 
@@ -156,11 +157,17 @@ fn an_owners_death_is_noticed_by_short_timeouts_and_by_rlocks() {
         Acquire::TimedOut
     );
     owner.kill_and_wait();
-    let outcome = lock.acquire(shared(), soon(), &Uninterruptible);
-    assert!(
-        matches!(outcome, Acquire::OwnerDied(Some(_))),
-        "{outcome:?}"
-    );
+    until(|| match lock.acquire(shared(), soon(), &Uninterruptible) {
+        // Seen alive a moment ago.
+        Acquire::TimedOut => false,
+        outcome => {
+            assert!(
+                matches!(outcome, Acquire::OwnerDied(Some(_))),
+                "{outcome:?}"
+            );
+            true
+        }
+    });
     assert!(!lock.is_held(shared()));
     assert!(lock.try_acquire(shared()));
     assert_eq!(lock.depth(), 1);
@@ -218,8 +225,8 @@ fn a_lock_that_a_process_left_on_purpose_stays_taken() {
 #[test]
 fn a_killed_waiter_swallows_no_notification() {
     let _alone = alone();
-    let condition = new::<Condition>();
     let before = census();
+    let condition = new::<Condition>();
     let child = Child::fork(|| {
         let waiting = condition.enter(shared()).unwrap_or_else(|_| exit_child(1));
         let _ = condition.wait(shared(), waiting, None, &Uninterruptible);
@@ -236,7 +243,129 @@ fn a_killed_waiter_swallows_no_notification() {
         assert_eq!(condition.notify(shared(), 1), 1);
     });
     assert_eq!(condition.waiters(shared()), 0);
+    drop(condition);
     assert_eq!(census(), before);
+}
+
+/// A waiter that is killed before it sleeps, or after it was told, can't be known to be dead by
+/// who notifies; so it is left to those who wait to find its notification.
+#[test]
+fn what_a_killed_waiter_was_told_goes_to_one_that_waited_then() {
+    let _alone = alone();
+    let before = census();
+    let condition = new::<Condition>();
+    let enter = || condition.enter(shared()).expect("memory");
+    let wait = |waiting, deadline| condition.wait(shared(), waiting, deadline, &Uninterruptible);
+    let child = Child::fork(|| {
+        let _ = condition.enter(shared());
+    });
+    assert_eq!(child.wait(), Some(0));
+    let heir = enter();
+    assert_eq!(condition.notify(shared(), 1), 1);
+    let late = enter();
+    thread::scope(|threads| {
+        threads.spawn(|| assert_eq!(wait(heir, None), Notified::Yes));
+    });
+    assert_eq!(wait(late, at_once()), Notified::TimedOut);
+    drop(condition);
+    assert_eq!(census(), before);
+}
+
+#[test]
+fn borrowed_permits_come_back_when_the_borrower_dies() {
+    let _alone = alone();
+    let before = census();
+    let semaphore = new::<Semaphore>();
+    semaphore.initialize(3, true);
+    let event = new::<Event>();
+    let child = Child::fork(|| {
+        check(semaphore.try_borrow(shared()), 1);
+        check(semaphore.try_borrow(shared()), 2);
+        check(semaphore.try_acquire(), 3);
+        event.set(shared());
+        loop {
+            thread::park();
+        }
+    });
+    assert_eq!(event.wait(shared(), None, &Uninterruptible), EventWait::Set);
+    assert_eq!(semaphore.value(), 0);
+    thread::scope(|threads| {
+        let waiter = threads.spawn(|| semaphore.borrow(shared(), &Uninterruptible));
+        until(|| semaphore.waiters() == 1);
+        child.kill_and_wait();
+        let outcome = waiter.join().expect("no panic");
+        assert_eq!(outcome, SemaphoreAcquire::Acquired);
+    });
+    // The plain one doesn't, for nobody knows whose it is.
+    assert_eq!(semaphore.value(), 1);
+    assert_eq!(semaphore.give_back(shared()), Ok(()));
+    assert_eq!(semaphore.value(), 2);
+    drop((semaphore, event));
+    assert_eq!(census(), before);
+}
+
+#[test]
+fn reaping_brings_borrowed_permits_back() {
+    let _alone = alone();
+    let semaphore = new::<Semaphore>();
+    semaphore.initialize(1, false);
+    let child = Child::fork(|| check(semaphore.try_borrow(shared()), 1));
+    assert_eq!(child.wait(), Some(0));
+    assert_eq!(semaphore.value(), 0);
+    family().reap_dead();
+    assert_eq!(semaphore.value(), 1);
+}
+
+#[test]
+fn those_who_poll_find_the_dead() {
+    let _alone = alone();
+    let semaphore = new::<Semaphore>();
+    semaphore.initialize(1, false);
+    let lock = new::<Lock>();
+    let rlock = new::<RLock>();
+    let child = Child::fork(|| {
+        check(semaphore.try_borrow(shared()), 1);
+        check(lock.try_acquire(shared()), 2);
+        check(rlock.try_acquire(shared()), 3);
+    });
+    assert_eq!(child.wait(), Some(0));
+    until(|| semaphore.poll(shared()));
+    let died = |outcome| match outcome {
+        Acquire::OwnerDied(_) => true,
+        other => {
+            assert_eq!(other, Acquire::TimedOut);
+            false
+        }
+    };
+    until(|| died(lock.poll(shared())));
+    until(|| died(rlock.poll(shared())));
+    assert_eq!(lock.poll(shared()), Acquire::Acquired);
+    assert_eq!(rlock.poll(shared()), Acquire::Acquired);
+    assert_eq!(rlock.poll(shared()), Acquire::Acquired);
+    assert_eq!(rlock.depth(), 2);
+}
+
+/// A block that the living have left is not called back when they die.
+#[test]
+fn what_was_given_back_stays_given_back() {
+    let _alone = alone();
+    let semaphore = new::<Semaphore>();
+    semaphore.initialize(1, false);
+    let child = Child::fork(|| {
+        for _ in 0..3 {
+            check(semaphore.try_borrow(shared()), 1);
+            check(semaphore.give_back(shared()).is_ok(), 2);
+        }
+    });
+    assert_eq!(child.wait(), Some(0));
+    family().reap_dead();
+    assert_eq!(semaphore.value(), 1);
+    assert!(semaphore.try_borrow(shared()));
+    assert_eq!(semaphore.release(shared()), Ok(()));
+    // Nothing was taken, but the block ends.
+    assert_eq!(semaphore.give_back(shared()), Ok(()));
+    assert_eq!(semaphore.give_back(shared()), Ok(()));
+    assert_eq!(semaphore.value(), 3);
 }
 
 #[test]

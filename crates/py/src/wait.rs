@@ -5,7 +5,7 @@ use core::cell::{Cell, RefCell};
 use core::time::Duration;
 
 use freethreading_core::deadline::{Deadline, earlier};
-use freethreading_core::futex::{Scope, Woken};
+use freethreading_core::futex::{FutexWord, Scope, Woken};
 use freethreading_core::park::{Park, Parked, sleep};
 use pyo3::prelude::*;
 
@@ -55,7 +55,7 @@ impl Interruptible {
 impl Park for Interruptible {
     fn park(
         &self,
-        word: &core::sync::atomic::AtomicU32,
+        word: &impl FutexWord,
         expected: u32,
         scope: Scope,
         deadline: Option<Deadline>,

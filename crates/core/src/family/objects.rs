@@ -13,7 +13,7 @@ use crate::primitive::AtomicU64;
 use crate::primitive::Ordering::Relaxed;
 use crate::queue::Queue;
 use crate::storage::{Kind, OutOfMemory, Shareable, Token};
-use crate::sync::{Barrier, Condition, Lock, RLock};
+use crate::sync::{Barrier, Condition, Lock, RLock, Semaphore};
 
 /// The holder bit of the family itself.
 const FAMILY: u32 = 0;
@@ -154,6 +154,40 @@ impl Family {
         orphans
     }
 
+    /// The semaphores that `borrower` has borrowed permits of, and their serial numbers. Under
+    /// the mutex, so that none of them is freed meanwhile.
+    pub(super) fn lenders(&self, borrower: Token) -> Vec<(Run, u64)> {
+        let storage = self.as_storage();
+        let has_lent = |&run: &Run| {
+            let is_semaphore = self
+                .run_header(run)
+                .is_some_and(|header| header.kind.load(Relaxed) == Kind::Semaphore as u32);
+            is_semaphore
+                && self.serial(run) != CONDEMNED
+                && self
+                    .payload(run, |it: &Semaphore| it.has_lent_to(storage, borrower))
+                    .unwrap_or(false)
+        };
+        self.objects()
+            .filter(has_lent)
+            .map(|run| (run, self.serial(run)))
+            .collect()
+    }
+
+    /// Brings back the permits that the dead have borrowed, now instead of when somebody waits
+    /// for them.
+    pub(super) fn call_loans_in(&self, lender: Run, serial: u64) {
+        // A process without a slot couldn't let go of it again.
+        if self.me() == unregistered() {
+            return;
+        }
+        if let Some((run, _)) = self.retain(lender.0, serial, size_of::<Semaphore>()) {
+            let storage = self.as_storage();
+            let _ = self.payload(run, |it: &Semaphore| it.bury_dead(storage));
+            self.release(run);
+        }
+    }
+
     /// Sets the bits of `to` wherever those of `from` are set. Under the mutex.
     pub(super) fn copy_holder(&self, from: u32, to: u32) {
         for run in self.objects() {
@@ -194,13 +228,14 @@ impl Family {
         let kind = self
             .run_header(run)
             .map_or(0, |header| header.kind.load(Relaxed));
-        match Kind::from_bits(kind) {
-            Some(Kind::Queue) => self.payload::<Queue>(run, |queue| queue.destroy(storage)),
-            Some(Kind::Condition) => self.payload::<Condition>(run, |it| it.destroy(storage)),
-            Some(Kind::Barrier) => self.payload::<Barrier>(run, |it| it.destroy(storage)),
+        let _ = match Kind::from_bits(kind) {
+            Some(Kind::Queue) => self.payload(run, |it: &Queue| it.destroy(storage)),
+            Some(Kind::Semaphore) => self.payload(run, |it: &Semaphore| it.destroy(storage)),
+            Some(Kind::Condition) => self.payload(run, |it: &Condition| it.destroy(storage)),
+            Some(Kind::Barrier) => self.payload(run, |it: &Barrier| it.destroy(storage)),
             // The others own nothing beside themselves.
-            Some(Kind::Lock | Kind::RLock | Kind::Semaphore | Kind::Event) | None => {}
-        }
+            Some(Kind::Lock | Kind::RLock | Kind::Event) | None => None,
+        };
         self.free(run);
     }
 
@@ -223,21 +258,18 @@ impl Family {
                 .collect()
         });
         for (run, kind) in mine {
-            match Kind::from_bits(kind) {
-                Some(Kind::Lock) => self.payload::<Lock>(run, |lock| lock.change_owner(me, nobody)),
-                Some(Kind::RLock) => {
-                    self.payload::<RLock>(run, |lock| lock.change_owner(me, nobody));
-                }
-                _ => {}
-            }
+            let _ = match Kind::from_bits(kind) {
+                Some(Kind::Lock) => self.payload(run, |it: &Lock| it.change_owner(me, nobody)),
+                Some(Kind::RLock) => self.payload(run, |it: &RLock| it.change_owner(me, nobody)),
+                _ => None,
+            };
         }
     }
 
-    fn payload<T: Shareable>(&self, run: Run, use_it: impl FnOnce(&T)) {
-        if let Some(payload) = self.resolve(run.0 + PAYLOAD, size_of::<T>()) {
-            // SAFETY: resolved; T is Shareable, so any bytes are a valid T.
-            use_it(unsafe { payload.cast::<T>().as_ref() });
-        }
+    fn payload<T: Shareable, R>(&self, run: Run, use_it: impl FnOnce(&T) -> R) -> Option<R> {
+        let payload = self.resolve(run.0 + PAYLOAD, size_of::<T>())?;
+        // SAFETY: resolved; T is Shareable, so any bytes are a valid T.
+        Some(use_it(unsafe { payload.cast::<T>().as_ref() }))
     }
 
     /// How many objects there are; for tests and reports.

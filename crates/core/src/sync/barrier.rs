@@ -42,8 +42,8 @@ unsafe impl Shareable for Barrier {
     }
 }
 
-const RELEASED: Ending = Ending(1);
-const BROKEN: Ending = Ending(2);
+const RELEASED: Ending = Ending(Ending::FIRST);
+const BROKEN: Ending = Ending(Ending::FIRST + 1);
 
 /// How an arrival ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -185,13 +185,13 @@ impl Barrier {
         self.cycle.store(next, Relaxed);
         self.floor.store(next, Relaxed);
         for waiter in section.waiting() {
-            section.tell(waiter, BROKEN);
+            let _ = section.tell(waiter, BROKEN);
         }
     }
 
     fn tell_cycle(section: &Section<'_>, cycle: u32, ending: Ending) {
         for waiter in section.waiting().filter(|waiter| waiter.tag() == cycle) {
-            section.tell(waiter, ending);
+            let _ = section.tell(waiter, ending);
         }
     }
 
@@ -200,7 +200,7 @@ impl Barrier {
         let section = self.waiters.lock(storage);
         let runner = Token::from_bits(self.runner.load(Relaxed));
         let runner_died = runner.is_some_and(|runner| storage.is_gone(runner));
-        if section.bury_dead() > 0 || runner_died {
+        if section.bury_dead(|_, _| false) > 0 || runner_died {
             self.runner.store(0, Relaxed);
             self.break_in(&section);
         }

@@ -5,16 +5,22 @@
 //! when it was called, no later waiter can take their wake-up, and a waiter that was killed
 //! doesn't swallow one.
 
-use super::wait_list::{Ending, Place, Slept, WaitList};
+use super::wait_list::{Ending, Place, Slept, Told, WaitList, Waiter};
 use crate::deadline::Deadline;
 use crate::park::Park;
+use crate::primitive::AtomicU32;
+use crate::primitive::Ordering::Relaxed;
 use crate::storage::{Kind, OutOfMemory, Shareable, Storage};
 
-/// All state is in the list: see `wait_list`.
+/// All state is in the list: see `wait_list`. A waiter's tag is how many notifications there had
+/// been when it entered; when it is told, how many there are then.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Condition {
     waiters: WaitList,
+    /// Relaxed: changed under the list's mutex.
+    notifications: AtomicU32,
+    reserved: AtomicU32,
 }
 
 // SAFETY: repr(C), atomics only, zero has no waiters; addresses in it are checked before use.
@@ -26,7 +32,14 @@ unsafe impl Shareable for Condition {
     }
 }
 
-const NOTIFIED: Ending = Ending(1);
+const NOTIFIED: Ending = Ending(Ending::FIRST);
+
+/// Whether a notification that a waiter didn't live to use is `other`'s, who waited already when
+/// it came.
+fn is_heir(dead: Waiter<'_>, other: Waiter<'_>) -> bool {
+    // Counted in a circle.
+    dead.tag().wrapping_sub(other.tag()).wrapping_sub(1) < u32::MAX / 2
+}
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +66,8 @@ impl Condition {
     ///
     /// [`OutOfMemory`]; the thread is no waiter then.
     pub fn enter(&self, storage: Storage) -> Result<Waiting, OutOfMemory> {
-        self.waiters.lock(storage).enter(0).map(Waiting)
+        let section = self.waiters.lock(storage);
+        section.enter(self.notifications.load(Relaxed)).map(Waiting)
     }
 
     /// Waits to be notified. Afterwards take the user's lock again.
@@ -66,7 +80,8 @@ impl Condition {
     ) -> Notified {
         let slept = loop {
             match waiting.0.sleep(storage, deadline, park) {
-                Slept::LookAround => {}
+                // One of the dead may have been told what this waiter is waiting for.
+                Slept::LookAround => self.bury_dead(storage),
                 slept => break slept,
             }
         };
@@ -86,24 +101,39 @@ impl Condition {
 
     /// Wakes the `count` longest waiters, or all if there are fewer. The user's lock must be
     /// held. Returns how many.
+    #[inline]
     pub fn notify(&self, storage: Storage, count: usize) -> usize {
+        // Who waits has entered before it released the user's lock, which the caller holds.
+        if self.waiters.is_empty() {
+            return 0;
+        }
+        self.notify_waiters(storage, count)
+    }
+
+    #[cold]
+    fn notify_waiters(&self, storage: Storage, count: usize) -> usize {
         let section = self.waiters.lock(storage);
+        let now = self.notifications.load(Relaxed).wrapping_add(1);
+        self.notifications.store(now, Relaxed);
         let mut told = 0;
-        let mut has_dead = false;
         for waiter in section.waiting() {
             if told >= count {
                 break;
             }
-            if section.tell(waiter, NOTIFIED) || !section.is_dead(waiter) {
-                told += 1;
+            waiter.set_tag(now);
+            // One that has died before it slept counts: others find that out, and pass it on.
+            if section.tell(waiter, NOTIFIED) == Told::Nobody && section.is_dead(waiter) {
+                section.bury(waiter);
             } else {
-                has_dead = true;
+                told += 1;
             }
         }
-        if has_dead {
-            section.bury_dead();
-        }
         told
+    }
+
+    /// Passes on what the dead were told.
+    pub(crate) fn bury_dead(&self, storage: Storage) {
+        self.waiters.lock(storage).bury_dead(is_heir);
     }
 
     /// How many wait.

@@ -65,6 +65,19 @@ impl Lock {
         self.swap_from(0, storage.me().bits() << 1)
     }
 
+    /// Takes the lock if it is free; says so if its owner is found dead. For those who poll.
+    pub fn poll(&self, storage: Storage) -> Acquire {
+        if self.try_acquire(storage) {
+            return Acquire::Acquired;
+        }
+        let word = self.word.load(Ordering::Acquire);
+        if word != 0 && Self::is_orphaned(word, storage, true) && self.bury(word, storage) {
+            Acquire::OwnerDied(Token::from_bits(word >> 1))
+        } else {
+            Acquire::TimedOut
+        }
+    }
+
     /// Takes the lock, waiting until `deadline`.
     #[inline]
     pub fn acquire(
@@ -133,7 +146,7 @@ impl Lock {
     /// Whether the owner in `word` has died; asks the kernel only if `thoroughly`.
     fn is_orphaned(word: u32, storage: Storage, thoroughly: bool) -> bool {
         Token::from_bits(word >> 1).is_none_or(|owner| {
-            storage.is_known_gone(owner) || (thoroughly && storage.is_gone(owner))
+            storage.is_known_gone(owner) || (thoroughly && storage.seems_gone(owner))
         })
     }
 

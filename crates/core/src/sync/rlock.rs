@@ -53,6 +53,19 @@ impl RLock {
         self.lock.try_acquire(storage) && self.begin(me)
     }
 
+    /// Takes the lock if it is free or this thread's; says so if its owner is found dead. For
+    /// those who poll.
+    pub fn poll(&self, storage: Storage) -> Acquire {
+        if self.try_acquire(storage) {
+            return Acquire::Acquired;
+        }
+        let outcome = self.lock.poll(storage);
+        if outcome == Acquire::Acquired {
+            self.begin(this_thread(storage));
+        }
+        outcome
+    }
+
     /// Takes the lock once more or for the first time, waiting until `deadline`.
     #[inline]
     pub fn acquire(

@@ -1,14 +1,22 @@
 // SPDX-License-Identifier: MIT
 //! The semaphore, with or without a bound.
+//!
+//! A permit has no owner: anybody may give back what somebody else took. Only permits that are
+//! borrowed, for the length of a block, are noted in the borrower's name; see `loans`.
 
 use crate::deadline::Deadline;
 use crate::park::{Park, Parked};
-use crate::primitive::{AtomicU32, Ordering};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::storage::{Kind, Shareable, Storage};
 
-/// One word: `{ permits: 31 bits, somebody may sleep: 1 bit }`.
+mod loans;
+
+use loans::Loans;
+
+/// `word` is `{ reserved: 31 bits, a loan is being entered: 1, permits: 31, somebody may sleep: 1 }`;
+/// threads sleep on its low half.
 ///
-/// | value           | meaning                          | who leaves it, and how                  |
+/// | low half        | meaning                          | who leaves it, and how                  |
 /// |-----------------|----------------------------------|-----------------------------------------|
 /// | 0               | no permit; also a zeroed mapping | releaser: to 1 permit;                  |
 /// |                 |                                  | waiter: sets [`SLEEPERS`], then sleeps  |
@@ -21,28 +29,40 @@ use crate::storage::{Kind, Shareable, Storage};
 /// The mark is part of the word that a waiter sleeps on: once a releaser has cleared it, the
 /// waiter that set it can't fall asleep, even if the permit is gone again by then.
 ///
-/// Taking is Acquire, releasing is Release; the two pair up. The mark alone publishes nothing.
+/// [`ENTERING`] belongs to `loans`: set by the change that takes or gives a borrowed permit, and
+/// kept by all others.
+///
+/// Taking is Acquire, releasing is Release; the two pair up. The marks alone publish nothing.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Semaphore {
-    word: AtomicU32,
+    word: AtomicU64,
     /// [`BOUNDED`] and the most permits there may be, or 0; set once, before the object is shared.
     bound: AtomicU32,
     /// How many wait; only a report.
     waiters: AtomicU32,
-    reserved: AtomicU32,
+    loans: Loans,
 }
 
-// SAFETY: repr(C), atomics only, zero is a semaphore without permits, every value is valid.
+// SAFETY: repr(C), atomics only, zero is a semaphore without permits, every value is valid;
+// addresses in it are checked before use.
 unsafe impl Shareable for Semaphore {
     const KIND: Kind = Kind::Semaphore;
+
+    fn destroy(&self, storage: Storage) {
+        self.loans.destroy(storage);
+    }
 }
 
-const SLEEPERS: u32 = 1;
-const PERMIT: u32 = 2;
+const SLEEPERS: u64 = 1;
+const PERMIT: u64 = 2;
+const ENTERING: u64 = 1 << 32;
+/// The low half of a word without permits that somebody sleeps on.
+const NONE_AND_SLEEPERS: u32 = 1;
 
-const fn permits(word: u32) -> u32 {
-    word / PERMIT
+#[expect(clippy::cast_possible_truncation, reason = "the low half of the word")]
+const fn permits(word: u64) -> u32 {
+    word as u32 >> 1
 }
 
 const BOUNDED: u32 = 1 << 31;
@@ -69,8 +89,9 @@ pub struct AboveBound;
 impl Semaphore {
     /// Gives a fresh semaphore its permits; `bounded` makes them its bound.
     pub fn initialize(&self, permits: u32, bounded: bool) {
-        // MAX_PERMITS times PERMIT fits in the word.
-        self.word.store(permits * PERMIT, Ordering::Relaxed);
+        // MAX_PERMITS times PERMIT fits in the low half.
+        self.word
+            .store(u64::from(permits) * PERMIT, Ordering::Relaxed);
         // A bound of zero needs a mark of its own: no release is ever allowed.
         let bound = if bounded { permits | BOUNDED } else { 0 };
         self.bound.store(bound, Ordering::Relaxed);
@@ -99,21 +120,30 @@ impl Semaphore {
     #[inline]
     #[must_use]
     pub fn try_acquire(&self) -> bool {
+        self.take(0).is_some()
+    }
+
+    /// Takes a permit if there is one or dead borrowers have one: for those who poll.
+    #[must_use]
+    pub fn poll(&self, storage: Storage) -> bool {
+        self.try_acquire() || (self.bury_dead(storage) > 0 && self.try_acquire())
+    }
+
+    /// Takes a permit and sets `marks`; what the word became, or `None` if there is no permit.
+    #[inline]
+    fn take(&self, marks: u64) -> Option<u64> {
         let mut word = self.word.load(Ordering::Relaxed);
         while permits(word) > 0 {
-            match self.swap_from(word, word - PERMIT) {
-                Ok(()) => return true,
+            let taken = (word - PERMIT) | marks;
+            match self
+                .word
+                .compare_exchange_weak(word, taken, Ordering::Acquire, Ordering::Relaxed)
+            {
+                Ok(_) => return Some(taken),
                 Err(now) => word = now,
             }
         }
-        false
-    }
-
-    #[inline]
-    fn swap_from(&self, current: u32, new: u32) -> Result<(), u32> {
-        self.word
-            .compare_exchange_weak(current, new, Ordering::Acquire, Ordering::Relaxed)
-            .map(drop)
+        None
     }
 
     /// Takes a permit, waiting until `deadline`.
@@ -127,40 +157,53 @@ impl Semaphore {
         if self.try_acquire() {
             return SemaphoreAcquire::Acquired;
         }
-        self.waiters.fetch_add(1, Ordering::Relaxed);
-        let outcome = self.acquire_contended(storage, deadline, park);
-        self.waiters.fetch_sub(1, Ordering::Relaxed);
-        outcome
+        self.acquire_contended(storage, deadline, park, |marks| self.take(marks))
     }
 
+    /// Waits for a permit that `take` takes in its way.
     #[cold]
     fn acquire_contended(
         &self,
         storage: Storage,
         deadline: Option<Deadline>,
         park: &impl Park,
+        take: impl Fn(u64) -> Option<u64>,
     ) -> SemaphoreAcquire {
-        if park.spin(|| permits(self.word.load(Ordering::Relaxed)) > 0) && self.try_acquire() {
+        self.waiters.fetch_add(1, Ordering::Relaxed);
+        let outcome = self.wait_for_permit(storage, deadline, park, take);
+        self.waiters.fetch_sub(1, Ordering::Relaxed);
+        outcome
+    }
+
+    fn wait_for_permit(
+        &self,
+        storage: Storage,
+        deadline: Option<Deadline>,
+        park: &impl Park,
+        take: impl Fn(u64) -> Option<u64>,
+    ) -> SemaphoreAcquire {
+        if park.spin(|| self.value() > 0) && take(0).is_some() {
             return SemaphoreAcquire::Acquired;
         }
-        let mut slept = false;
+        // What a taker leaves behind: once it has slept, others may sleep as well.
+        let mut mark = 0;
         loop {
-            let word = self.word.load(Ordering::Relaxed);
-            if permits(word) > 0 {
-                let taken = (word - PERMIT) | if slept { SLEEPERS } else { 0 };
-                if self.swap_from(word, taken).is_ok() {
-                    if slept && permits(taken) > 0 {
-                        self.wake(storage);
-                    }
-                    return SemaphoreAcquire::Acquired;
+            if let Some(taken) = take(mark) {
+                if mark != 0 && permits(taken) > 0 {
+                    self.wake(storage);
                 }
+                return SemaphoreAcquire::Acquired;
+            }
+            if mark != 0 && self.bury_dead(storage) > 0 {
                 continue;
             }
-            if word & SLEEPERS == 0 && self.swap_from(word, word | SLEEPERS).is_err() {
+            if !self.announce_sleeper() {
                 continue;
             }
-            match park.park(&self.word, SLEEPERS, storage.scope(), deadline) {
-                Parked::Retry => slept = true,
+            match park.park(&self.word, NONE_AND_SLEEPERS, storage.scope(), deadline) {
+                Parked::Retry => mark = SLEEPERS,
+                // Once more round: short timeouts one after the other must find the dead, too.
+                Parked::TimedOut if mark == 0 => mark = SLEEPERS,
                 gave_up => {
                     // The mark may have been cleared for us, and the wake-up be ours.
                     if permits(self.word.fetch_or(SLEEPERS, Ordering::Relaxed)) > 0 {
@@ -175,6 +218,26 @@ impl Semaphore {
         }
     }
 
+    /// Sets the mark; false if there are permits.
+    fn announce_sleeper(&self) -> bool {
+        let mut word = self.word.load(Ordering::Relaxed);
+        while permits(word) == 0 {
+            if word & SLEEPERS != 0 {
+                return true;
+            }
+            match self.word.compare_exchange_weak(
+                word,
+                word | SLEEPERS,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+        false
+    }
+
     /// Gives a permit back.
     ///
     /// # Errors
@@ -182,27 +245,30 @@ impl Semaphore {
     /// [`AboveBound`] if there would be too many.
     #[inline]
     pub fn release(&self, storage: Storage) -> Result<(), AboveBound> {
-        let bound = self.bound();
-        let mut word = self.word.load(Ordering::Relaxed);
-        loop {
-            if permits(word) >= bound {
-                return Err(AboveBound);
-            }
-            let released = (word + PERMIT) & !SLEEPERS;
-            match self.word.compare_exchange_weak(
-                word,
-                released,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => break,
-                Err(now) => word = now,
-            }
-        }
-        if word & SLEEPERS != 0 {
+        if self.give(1, 0)? {
             self.wake(storage);
         }
         Ok(())
+    }
+
+    /// Adds permits and sets `marks`; whether somebody may sleep.
+    #[inline]
+    fn give(&self, count: u32, marks: u64) -> Result<bool, AboveBound> {
+        let bound = self.bound();
+        let mut word = self.word.load(Ordering::Relaxed);
+        loop {
+            if count > bound.saturating_sub(permits(word)) {
+                return Err(AboveBound);
+            }
+            let given = ((word + u64::from(count) * PERMIT) & !SLEEPERS) | marks;
+            match self
+                .word
+                .compare_exchange_weak(word, given, Ordering::Release, Ordering::Relaxed)
+            {
+                Ok(_) => return Ok(word & SLEEPERS != 0),
+                Err(now) => word = now,
+            }
+        }
     }
 
     #[cold]

@@ -5,18 +5,24 @@
 //! waited at a moment can be woken, and none of them can take another's wake-up.
 //!
 //! ```text
-//!              tell                         (told one of the endings)
-//!   WAITING ---------> ending (its value) ---+
-//!      |                                     +--> unlinked and freed by the waiter itself,
-//!      +-- deadline, interrupt: gives up ----+    or by anybody who finds the waiter dead
+//!             about to sleep             tell (and a wake-up)
+//!   WAITING ------------------> SLEEPING ---------------------+
+//!      |          tell             |                          v
+//!      +---------------------------|--------------> ending (its value) --+
+//!      |                           |                                     +--> unlinked by the
+//!      +--- deadline, interrupt ---+-------- gives up -------------------+    waiter itself, or by
+//!                                                                             who finds it dead
 //! ```
 //!
 //! Invariants:
-//! 1. List and states change only under `mutex`; each change is complete with one store.
-//! 2. A node is freed by its waiter, after unlinking it. Another process frees it only when
-//!    the waiter's process is gone.
+//! 1. List and spares change only under `mutex`; each change is complete with one store. States
+//!    change under it, too, except from WAITING to SLEEPING, by the waiter.
+//! 2. A node is unlinked by its waiter. Another process unlinks it only when the waiter's
+//!    process is gone. Unlinked nodes are kept for later waiters, some of them.
 //! 3. `tail` is only a hint where to look for the last node: a holder that died may have left
 //!    it behind, and it is recomputed then.
+//! 4. `in_hand` names the node that is on its way between the list and the spares, `heir` the
+//!    waiter that it leaves to what it was told, so that a holder's death loses neither.
 
 use crate::crash;
 use crate::deadline::Deadline;
@@ -32,15 +38,20 @@ use crate::sync::mutex::RobustMutex;
 #[repr(C)]
 pub(super) struct WaitList {
     mutex: RobustMutex,
-    reserved: AtomicU32,
+    /// How many spares there are, about.
+    spare_count: AtomicU32,
     head: AtomicU64,
     tail: AtomicU64,
+    spares: AtomicU64,
+    in_hand: AtomicU64,
+    heir: AtomicU64,
 }
 
 /// A waiter, in the storage of its list.
+#[derive(Debug, Default)]
 #[repr(C)]
 struct Node {
-    /// [`WAITING`], or the ending that the waiter was told.
+    /// [`WAITING`], [`SLEEPING`], or the ending that the waiter was told.
     state: AtomicU32,
     /// The waiter's process or thread.
     owner: AtomicU32,
@@ -51,10 +62,24 @@ struct Node {
 }
 
 const WAITING: u32 = 0;
+const SLEEPING: u32 = 1;
 
-/// What a waiter is told: any number but zero.
+/// Nodes that are kept for later waiters; more go back to the storage.
+const MAX_SPARES: u32 = 64;
+
+/// What a waiter is told: any number from [`Ending::FIRST`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ending(pub(super) u32);
+
+impl Ending {
+    pub(super) const FIRST: u32 = 2;
+
+    fn of(node: &Node) -> Option<Self> {
+        // Acquire: pairs with the Release in `tell`.
+        let state = node.state.load(Acquire);
+        (state >= Self::FIRST).then_some(Self(state))
+    }
+}
 
 /// A waiter's own place in the list. It must be left with [`Section::leave`].
 #[derive(Debug)]
@@ -71,6 +96,17 @@ pub(super) struct Section<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Waiter<'a> {
     node: &'a Node,
+    address: Address,
+}
+
+/// What telling a waiter met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Told {
+    /// A sleeper, which was woken, or a waiter that isn't asleep yet.
+    Waiter,
+    /// Nobody slept where somebody said that it would: on its way to sleep, or dead.
+    Nobody,
 }
 
 /// How a [`Place::sleep`] ended.
@@ -97,6 +133,12 @@ impl WaitList {
         }
         section
     }
+
+    /// Whether nobody waits, as far as the caller can know: it sees all who entered before
+    /// something that it has synchronized with.
+    pub(super) fn is_empty(&self) -> bool {
+        self.head.load(Relaxed) == 0
+    }
 }
 
 impl Place {
@@ -110,11 +152,19 @@ impl Place {
         let Some(node) = node(storage, self.0) else {
             return Slept::Told;
         };
-        let is_told = || node.state.load(Acquire) != WAITING;
-        if park.spin(is_told) {
-            return Slept::Told;
+        let is_told = || Ending::of(node).is_some();
+        if node.state.load(Relaxed) != SLEEPING {
+            let is_awaited = || {
+                let sleeping = node
+                    .state
+                    .compare_exchange(WAITING, SLEEPING, Relaxed, Relaxed);
+                sleeping.is_ok()
+            };
+            if park.spin(is_told) || !is_awaited() {
+                return Slept::Told;
+            }
         }
-        match park.park(&node.state, WAITING, storage.scope(), deadline) {
+        match park.park(&node.state, SLEEPING, storage.scope(), deadline) {
             // Also if told at the same moment: the caller has its reason to abandon the wait.
             Parked::Interrupted => Slept::Interrupted,
             _ if is_told() => Slept::Told,
@@ -130,16 +180,27 @@ fn node(storage: Storage, address: Address) -> Option<&'static Node> {
     }
     let node = storage.resolve(address, size_of::<Node>())?;
     // SAFETY: the address was allocated for a Node in `storage` (or, in shared memory, is at
-    // least mapped: resolve checks it); Node is made of atomics. It is freed only as
-    // Invariant 2 says, and users of this function follow it under the mutex or as the waiter.
+    // least mapped: resolve checks it); Node is made of atomics. It is used only as Invariant 2
+    // says, and users of this function follow it under the mutex or as the waiter.
     Some(unsafe { node.cast().as_ref() })
+}
+
+/// The nodes of a chain with their addresses. Under the mutex. A node may be unlinked once it
+/// has been returned.
+fn chain(storage: Storage, first: &AtomicU64) -> impl Iterator<Item = (Address, &'static Node)> {
+    let mut next = Address::from_bits(first.load(Relaxed));
+    core::iter::from_fn(move || {
+        let address = next;
+        let node = node(storage, address)?;
+        next = Address::from_bits(node.next.load(Relaxed));
+        Some((address, node))
+    })
 }
 
 impl<'a> Section<'a> {
     /// Enters this thread as the last waiter.
     pub(super) fn enter(&self, tag: u32) -> Result<Place, OutOfMemory> {
-        let address = self.storage.allocate(size_of::<Node>())?;
-        let new = node(self.storage, address).ok_or(OutOfMemory)?;
+        let (address, new) = self.take_spare().map_or_else(|| self.allocate(), Ok)?;
         new.state.store(WAITING, Relaxed);
         new.owner.store(self.storage.me().bits(), Relaxed);
         new.tag.store(tag, Relaxed);
@@ -153,62 +214,103 @@ impl<'a> Section<'a> {
         link.store(address.bits(), Release);
         crash::step();
         self.list.tail.store(address.bits(), Relaxed);
+        self.list.in_hand.store(0, Relaxed);
         Ok(Place(address))
+    }
+
+    fn take_spare(&self) -> Option<(Address, &'static Node)> {
+        let (address, node) = chain(self.storage, &self.list.spares).next()?;
+        self.list.in_hand.store(address.bits(), Relaxed);
+        crash::step();
+        self.list.spares.store(node.next.load(Relaxed), Relaxed);
+        crash::step();
+        let count = self.list.spare_count.load(Relaxed);
+        self.list
+            .spare_count
+            .store(count.saturating_sub(1), Relaxed);
+        Some((address, node))
+    }
+
+    #[cold]
+    fn allocate(&self) -> Result<(Address, &'static Node), OutOfMemory> {
+        let address = self.storage.allocate(size_of::<Node>())?;
+        let memory = self.storage.resolve(address, size_of::<Node>());
+        let memory = memory.ok_or(OutOfMemory)?.cast();
+        // SAFETY: fresh memory of that size, aligned to 64 bytes.
+        unsafe { memory.write(Node::default()) };
+        self.list.in_hand.store(address.bits(), Relaxed);
+        crash::step();
+        let node = node(self.storage, address).ok_or(OutOfMemory)?;
+        Ok((address, node))
     }
 
     /// Takes this thread out; what it was told, if anything.
     #[expect(clippy::needless_pass_by_value, reason = "a place is left once")]
     pub(super) fn leave(&self, place: Place) -> Option<Ending> {
-        let state = node(self.storage, place.0).map_or(WAITING, |node| node.state.load(Acquire));
+        let ending = node(self.storage, place.0).and_then(Ending::of);
         self.remove(place.0);
-        (state != WAITING).then_some(Ending(state))
+        ending
     }
 
-    /// Unlinks and frees a node.
+    /// Unlinks a node.
     fn remove(&self, address: Address) {
         let mut link = &self.list.head;
         let mut previous = 0;
-        loop {
-            let here = link.load(Relaxed);
-            let Some(found) = node(self.storage, Address::from_bits(here)) else {
-                return;
-            };
-            if here == address.bits() {
+        for (here, found) in chain(self.storage, &self.list.head) {
+            if here == address {
+                self.list.in_hand.store(here.bits(), Relaxed);
+                crash::step();
                 link.store(found.next.load(Relaxed), Release);
                 crash::step();
-                if self.list.tail.load(Relaxed) == here {
+                if self.list.tail.load(Relaxed) == here.bits() {
                     self.list.tail.store(previous, Relaxed);
                 }
                 crash::step();
-                // SAFETY: allocated in `enter` with this size; unlinked, so nobody finds it,
-                // and by Invariant 2 nobody else refers to it.
-                unsafe { self.storage.free(address, size_of::<Node>()) };
+                self.keep_or_free(here, found);
                 return;
             }
-            previous = here;
+            previous = here.bits();
             link = &found.next;
         }
     }
 
-    /// All waiters that weren't told anything yet, in order of arrival.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = Waiter<'a>> + use<'a> {
-        let storage = self.storage;
-        let mut next = Address::from_bits(self.list.head.load(Relaxed));
-        core::iter::from_fn(move || {
-            let node = node(storage, next)?;
-            next = Address::from_bits(node.next.load(Relaxed));
-            Some(Waiter { node })
-        })
-        .filter(|waiter| waiter.node.state.load(Relaxed) == WAITING)
+    fn keep_or_free(&self, unlinked: Address, node: &Node) {
+        let count = self.list.spare_count.load(Relaxed);
+        if count < MAX_SPARES {
+            node.next.store(self.list.spares.load(Relaxed), Relaxed);
+            crash::step();
+            self.list.spares.store(unlinked.bits(), Relaxed);
+            crash::step();
+            self.list.spare_count.store(count + 1, Relaxed);
+            self.list.in_hand.store(0, Relaxed);
+        } else {
+            // Before it is freed: a survivor mustn't make a spare of freed memory.
+            self.list.in_hand.store(0, Relaxed);
+            crash::step();
+            // SAFETY: allocated in `allocate` with this size; unlinked, so nobody finds it, and
+            // by Invariant 2 nobody else refers to it.
+            unsafe { self.storage.free(unlinked, size_of::<Node>()) };
+        }
     }
 
-    /// Tells a waiter how its wait ends. False if nobody slept there: it is still spinning, or
-    /// on its way to sleep, or dead.
-    pub(super) fn tell(&self, waiter: Waiter<'_>, ending: Ending) -> bool {
-        // Release: pairs with the waiter's Acquire.
-        waiter.node.state.store(ending.0, Release);
+    /// All waiters that weren't told anything yet, in order of arrival. Each may be removed once
+    /// it has been returned.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = Waiter<'a>> + use<'a> {
+        chain(self.storage, &self.list.head)
+            .map(|(address, node)| Waiter { node, address })
+            .filter(|waiter| Ending::of(waiter.node).is_none())
+    }
+
+    /// Tells a waiter how its wait ends.
+    pub(super) fn tell(&self, waiter: Waiter<'_>, ending: Ending) -> Told {
+        // Release: pairs with the Acquire in `Ending::of`.
+        let before = waiter.node.state.swap(ending.0, Release);
         crash::step();
-        futex::wake(&waiter.node.state, 1, self.storage.scope()) > 0
+        if before == SLEEPING && futex::wake(&waiter.node.state, 1, self.storage.scope()) == 0 {
+            Told::Nobody
+        } else {
+            Told::Waiter
+        }
     }
 
     /// Whether a waiter's process has died; asks the kernel.
@@ -217,48 +319,89 @@ impl<'a> Section<'a> {
             .is_none_or(|owner| self.storage.is_gone(owner))
     }
 
+    /// Removes a waiter that is dead.
+    pub(super) fn bury(&self, dead: Waiter<'_>) {
+        self.remove(dead.address);
+    }
+
     /// Removes the waiters whose processes have died; says how many of them were still waiting.
-    pub(super) fn bury_dead(&self) -> usize {
-        let mut next = Address::from_bits(self.list.head.load(Relaxed));
+    /// What a dead one was told goes to the first waiter that `heir` likes, if any.
+    pub(super) fn bury_dead(&self, heir: impl Fn(Waiter<'_>, Waiter<'_>) -> bool) -> usize {
         let mut waiting = 0;
-        while let Some(found) = node(self.storage, next) {
-            let address = next;
-            next = Address::from_bits(found.next.load(Relaxed));
-            if self.is_dead(Waiter { node: found }) {
-                waiting += usize::from(found.state.load(Relaxed) == WAITING);
-                self.remove(address);
+        for (address, node) in chain(self.storage, &self.list.head) {
+            let owner = Token::from_bits(node.owner.load(Relaxed));
+            if owner.is_some_and(|owner| !self.storage.seems_gone(owner)) {
+                continue;
             }
+            let dead = Waiter { node, address };
+            match Ending::of(node) {
+                None => waiting += 1,
+                Some(ending) => {
+                    if let Some(heir) = self.waiting().find(|&waiter| heir(dead, waiter)) {
+                        self.bequeath(dead, ending, heir);
+                    }
+                }
+            }
+            self.bury(dead);
+            self.list.heir.store(0, Relaxed);
         }
         waiting
     }
 
-    /// Finds the tail again after a holder died.
+    fn bequeath(&self, dead: Waiter<'_>, ending: Ending, heir: Waiter<'_>) {
+        self.list.in_hand.store(dead.address.bits(), Relaxed);
+        self.list.heir.store(heir.address.bits(), Relaxed);
+        crash::step();
+        // If that one is dead, too, whoever buries it passes it on again.
+        let _ = self.tell(heir, ending);
+        crash::step();
+    }
+
+    /// Completes what a holder was in the middle of when it died.
     #[cold]
     fn mend(&self) {
-        let mut last = 0;
-        let mut next = self.list.head.load(Relaxed);
-        while let Some(found) = node(self.storage, Address::from_bits(next)) {
-            last = next;
-            next = found.next.load(Relaxed);
+        let last = chain(self.storage, &self.list.head).last();
+        let tail = last.map_or(0, |(address, _)| address.bits());
+        self.list.tail.store(tail, Relaxed);
+        let in_hand = Address::from_bits(self.list.in_hand.load(Relaxed));
+        let heir = Address::from_bits(self.list.heir.load(Relaxed));
+        let has_inherited = node(self.storage, heir).and_then(Ending::of).is_some();
+        if let Some(node) = node(self.storage, in_hand) {
+            let is_in = |first| chain(self.storage, first).any(|(address, _)| address == in_hand);
+            if is_in(&self.list.head) {
+                // Its waiter is dead, and the heir has what it was told.
+                if has_inherited {
+                    self.remove(in_hand);
+                }
+            } else if !is_in(&self.list.spares) {
+                self.keep_or_free(in_hand, node);
+            }
         }
-        self.list.tail.store(last, Relaxed);
+        self.list.in_hand.store(0, Relaxed);
+        self.list.heir.store(0, Relaxed);
     }
 
     /// Frees all nodes, when nobody can wait any more.
     pub(super) fn clear(&self) {
-        while node(self.storage, self.first()).is_some() {
-            self.remove(self.first());
+        for first in [&self.list.head, &self.list.spares] {
+            let nodes: Vec<Address> = chain(self.storage, first).map(|(it, _)| it).collect();
+            first.store(0, Relaxed);
+            for node in nodes {
+                // SAFETY: allocated in `allocate` with this size; nobody waits any more.
+                unsafe { self.storage.free(node, size_of::<Node>()) };
+            }
         }
-    }
-
-    fn first(&self) -> Address {
-        Address::from_bits(self.list.head.load(Relaxed))
+        self.list.tail.store(0, Relaxed);
     }
 }
 
 impl Waiter<'_> {
     pub(super) fn tag(self) -> u32 {
         self.node.tag.load(Relaxed)
+    }
+
+    pub(super) fn set_tag(self, tag: u32) {
+        self.node.tag.store(tag, Relaxed);
     }
 }
 

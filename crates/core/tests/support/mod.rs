@@ -4,13 +4,13 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use freethreading_core::deadline::Deadline;
 use freethreading_core::family::Family;
-use freethreading_core::futex::Scope;
+use freethreading_core::futex::{FutexWord, Scope};
 use freethreading_core::park::{Park, Parked, Uninterruptible};
 use freethreading_core::storage::Storage;
 
@@ -52,7 +52,7 @@ impl Watched {
 impl Park for Watched {
     fn park(
         &self,
-        word: &AtomicU32,
+        word: &impl FutexWord,
         expected: u32,
         scope: Scope,
         deadline: Option<Deadline>,
@@ -70,7 +70,7 @@ impl Park for Watched {
 pub(crate) struct Interrupting;
 
 impl Park for Interrupting {
-    fn park(&self, _: &AtomicU32, _: u32, _: Scope, _: Option<Deadline>) -> Parked {
+    fn park(&self, _: &impl FutexWord, _: u32, _: Scope, _: Option<Deadline>) -> Parked {
         Parked::Interrupted
     }
 
@@ -85,7 +85,7 @@ pub(crate) struct GivingUp<'a>(pub(crate) &'a Watched);
 impl Park for GivingUp<'_> {
     fn park(
         &self,
-        word: &AtomicU32,
+        word: &impl FutexWord,
         expected: u32,
         scope: Scope,
         deadline: Option<Deadline>,

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT
+//! How long a thread looks at a word before it sleeps.
+//!
+//! A sleep and a wake-up take 5 to 25 microseconds, a look takes nanoseconds. So who waits for
+//! something that another core is about to do should look, and who waits for anything else
+//! should sleep; nobody knows beforehand which it is. Two workers that hand something to and fro
+//! make it worse, for both habits are stable: if both sleep, each finds the other asleep, and a
+//! look that is shorter than a wake-up never succeeds.
+//!
+//! Each thread therefore looks for [`LONG`], longer than a wake-up takes, as long as that
+//! succeeds. Each failure in a row doubles the number of waits that it then begins with a
+//! [`BRIEF`] look only, up to [`MAX_RESTS`]; any success ends that. In the long run a thread
+//! whose waits are all long burns `LONG / MAX_RESTS`, half a microsecond, in each.
+
+use core::cell::Cell;
+
+use crate::deadline::Deadline;
+use crate::primitive::{AtomicU32, Ordering};
+
+/// Nanoseconds of a long look: more than a wake-up takes on a virtual machine.
+const LONG: u64 = 30_000;
+/// Turns of a brief look; each is one load and a CPU pause, in all about half a microsecond.
+const BRIEF: u32 = 40;
+/// Turns of a long look from one look at the clock, which costs about as much, to the next.
+const TURNS: u32 = 20;
+const MAX_RESTS: u32 = 63;
+
+/// What a thread has learnt from its waits.
+struct Habit {
+    /// Waits to come that begin with a brief look.
+    rests: Cell<u32>,
+    /// How many of them the last failure of a long look ordered.
+    ordered: Cell<u32>,
+}
+
+thread_local! {
+    static HABIT: Habit = const { Habit { rests: Cell::new(0), ordered: Cell::new(0) } };
+}
+
+/// Looks for a while whether `is_ready`; says whether it came true.
+pub(crate) fn spin(mut is_ready: impl FnMut() -> bool) -> bool {
+    if !has_other_cpus() {
+        return is_ready();
+    }
+    HABIT.with(|habit| match habit.rests.get() {
+        0 => {
+            let succeeded = look_long(&mut is_ready);
+            habit.learn(succeeded);
+            succeeded
+        }
+        rests => {
+            let succeeded = look(BRIEF, &mut is_ready);
+            habit.rests.set(rests - 1);
+            if succeeded {
+                habit.learn(true);
+            }
+            succeeded
+        }
+    })
+}
+
+impl Habit {
+    fn learn(&self, succeeded: bool) {
+        let ordered = if succeeded {
+            0
+        } else {
+            MAX_RESTS.min(self.ordered.get() * 2 + 1)
+        };
+        self.ordered.set(ordered);
+        self.rests.set(ordered);
+    }
+}
+
+fn look(turns: u32, is_ready: &mut impl FnMut() -> bool) -> bool {
+    for _ in 0..turns {
+        if is_ready() {
+            return true;
+        }
+        core::hint::spin_loop();
+    }
+    false
+}
+
+fn look_long(is_ready: &mut impl FnMut() -> bool) -> bool {
+    // Most waits that are worth it are over before the clock is needed.
+    if look(TURNS, is_ready) {
+        return true;
+    }
+    let end = Deadline::after(core::time::Duration::from_nanos(LONG));
+    while !end.is_none_or(Deadline::has_passed) {
+        if look(TURNS, is_ready) {
+            return true;
+        }
+    }
+    false
+}
+
+fn has_other_cpus() -> bool {
+    // Not a OnceLock: a child forked while another thread initializes that would wait for ever.
+    static CPUS: AtomicU32 = AtomicU32::new(0);
+    match CPUS.load(Ordering::Relaxed) {
+        0 => count_cpus(&CPUS) > 1,
+        count => count > 1,
+    }
+}
+
+#[cold]
+fn count_cpus(cpus: &AtomicU32) -> u32 {
+    let count = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    // Relaxed: all who count find the same number.
+    cpus.store(count, Ordering::Relaxed);
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many looks a wait for nothing takes.
+    fn looks() -> u32 {
+        let mut looks = 0;
+        assert!(!spin(|| {
+            looks += 1;
+            false
+        }));
+        looks
+    }
+
+    fn has_long_looks() -> bool {
+        // More would be a brief look that a slow clock made long.
+        looks() > BRIEF
+    }
+
+    #[test]
+    fn failures_in_a_row_make_looks_brief_and_one_success_makes_them_long() {
+        if !has_other_cpus() {
+            return;
+        }
+        // In a thread of its own: habits are the thread's.
+        std::thread::spawn(|| {
+            for rests in [1, 3, 7, 15, 31, 63, 63] {
+                assert!(has_long_looks());
+                for _ in 0..rests {
+                    assert_eq!(looks(), BRIEF);
+                }
+            }
+            assert!(has_long_looks());
+            assert_eq!(looks(), BRIEF);
+            assert!(spin(|| true));
+            assert!(has_long_looks());
+        })
+        .join()
+        .expect("the thread's assertions hold");
+    }
+
+    #[test]
+    fn what_comes_true_ends_the_look() {
+        let mut looks = 0;
+        assert!(
+            spin(|| {
+                looks += 1;
+                looks == 5
+            }) || !has_other_cpus()
+        );
+    }
+}
