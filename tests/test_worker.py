@@ -62,10 +62,13 @@ SHORT = 0.05
 ODD_TIMEOUTS = [float("nan"), float("inf"), float("-inf"), 1e300, 2.0**63, 10**30, -(10**30)]
 
 PROCESSES = get_backend() == "multiprocessing"
+# Importing takes a worker longer than all else: the fork server does it once for all.
+PRELOADED = [
+    *("__main__", "pytest", "freethreading._preload"),
+    *("test_worker", "test_lock", "test_queue"),
+]
 if PROCESSES:
-    # Importing takes a worker longer than all else: the fork server does it once for all.
-    ours = ["freethreading._preload", "test_worker", "test_lock", "test_queue"]
-    multiprocessing.set_forkserver_preload(["__main__", "pytest", *ours])
+    multiprocessing.set_forkserver_preload(PRELOADED)
 only_processes = pytest.mark.skipif(not PROCESSES, reason="threads can't be killed one by one")
 only_threads = pytest.mark.skipif(PROCESSES, reason="needs workers that are threads")
 

@@ -1,0 +1,165 @@
+"""CPython's `test._test_multiprocessing`, as far as it is about synchronization, for our classes.
+
+Its processes are our workers: threads on the threading backend, where the suite's own model is
+`multiprocessing.dummy`. Overridden are what looks into a stdlib object (the value of a semaphore,
+the sleepers of a condition), tests of `repr`, and deadlines that a busy machine would miss. What is
+left out is in `cpython_suites`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import unittest
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import freethreading
+from cpython_suites import bound, check, suite
+from freethreading import Barrier, Condition, Event, Lock, Queue, RLock, Worker
+from support import wait_until
+from test_worker import PRELOADED, PROCESSES, SHORT, misuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+suites: Any = suite("_test_multiprocessing")
+if PROCESSES:
+    multiprocessing.set_forkserver_preload([*PRELOADED, "test._test_multiprocessing"])
+
+# Not the default context, whose first use makes multiprocessing settle on a start method.
+CONTEXT = multiprocessing.get_context("forkserver")
+
+
+def value_of(semaphore: object) -> int:
+    """Return the number of free permits, which our semaphores tell by their `repr` alone."""
+    found = re.search(r"\bvalue=(\d+)", repr(semaphore))
+    assert found is not None
+    return int(found[1])
+
+
+class Semaphore(freethreading.Semaphore):
+    get_value = value_of
+
+
+class BoundedSemaphore(freethreading.BoundedSemaphore):
+    get_value = value_of
+
+
+class SharedCount:
+    """Counts what is appended, as the suite's own, whose lock is the default context's."""
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self._count = CONTEXT.Value("i", 0, lock=False)
+        self._lock = Lock()
+
+    def append(self, _item: object) -> None:
+        with self._lock:
+            self._count.value += 1
+
+    def __len__(self) -> int:
+        """Return how often something was appended."""
+        with self._lock:
+            return int(self._count.value)
+
+
+class ThreadWorker(Worker):
+    """A worker with what `multiprocessing.dummy` adds to a thread."""
+
+    @property
+    def exitcode(self) -> int | None:
+        return None if self.ident is None or self.is_alive() else 0
+
+
+class Ours(suites.ProcessesMixin if PROCESSES else suites.ThreadsMixin):  # type: ignore[misc]
+    """What the suite calls by these names."""
+
+    Process = Worker if PROCESSES else ThreadWorker
+    Barrier = Barrier
+    BoundedSemaphore = BoundedSemaphore
+    Condition = Condition
+    Event = Event
+    Lock = Lock
+    Queue = Queue
+    RLock = RLock
+    Semaphore = Semaphore
+    Array = staticmethod(CONTEXT.Array)
+    Pipe = staticmethod(CONTEXT.Pipe)
+    RawArray = staticmethod(CONTEXT.RawArray)
+    RawValue = staticmethod(CONTEXT.RawValue)
+    Value = staticmethod(CONTEXT.Value)
+
+
+@bound
+class TestLock(Ours, suites._TestLock, unittest.TestCase):  # type: ignore[misc]  # noqa: SLF001
+    def test_rlock(self) -> None:
+        """Without `locked`, which multiprocessing.RLock has since 3.14."""
+        lock = self.RLock()
+        for _ in range(3):
+            assert lock.acquire() is True
+        for _ in range(3):
+            assert lock.release() is None  # type: ignore[func-returns-value]
+        with misuse(AssertionError, RuntimeError):
+            lock.release()
+
+
+@bound
+class TestSemaphore(Ours, suites._TestSemaphore, unittest.TestCase):  # type: ignore[misc]  # noqa: SLF001
+    def test_timeout(self) -> None:
+        """A timeout for `acquire(False)` is an error, as in threading."""
+        semaphore = self.Semaphore(0)
+        assert semaphore.acquire(False) is False
+        assert semaphore.acquire(False, None) is False
+        with pytest.raises(ValueError, match="timeout"):
+            semaphore.acquire(False, SHORT)
+        assert semaphore.acquire(True, SHORT) is False
+        assert semaphore.acquire(timeout=SHORT) is False
+
+
+@bound
+class TestCondition(Ours, suites._TestCondition, unittest.TestCase):  # type: ignore[misc]  # noqa: SLF001
+    def assertReachesEventually(self, func: Callable[[], int], value: int) -> None:  # noqa: N802
+        wait_until(lambda: func() == value, f"{value} have woken")
+
+    def assertReturnsIfImplemented(  # noqa: N802
+        self, value: int, func: Callable[..., int], *args: object
+    ) -> None:
+        """Give the workers the time they need, not 0.1 s as before 3.14."""
+        self.assertReachesEventually(lambda: func(*args), value)
+
+    def check_invariant(self, condition: Condition) -> None:
+        assert " 0 waiting" in repr(condition)
+
+
+@bound
+class TestEvent(Ours, suites._TestEvent, unittest.TestCase):  # type: ignore[misc]  # noqa: SLF001
+    def test_repr(self) -> None:
+        """Ours has no address."""
+        event = self.Event()
+        assert re.search(r"^<freethreading\.Event unset\b.*>$", repr(event))
+        event.set()
+        assert re.search(r"^<freethreading\.Event set\b.*>$", repr(event))
+        event.clear()
+        assert re.search(r"^<freethreading\.Event unset\b.*>$", repr(event))
+
+
+@bound
+class TestBarrier(Ours, suites._TestBarrier, unittest.TestCase):  # type: ignore[misc]  # noqa: SLF001
+    def DummyList(self) -> Any:  # noqa: ANN401, N802 - the suite's name
+        return SharedCount()
+
+
+@bound
+class TestValue(Ours, suites._TestValue, unittest.TestCase):  # type: ignore[misc]  # noqa: SLF001
+    """A `multiprocessing.Value` over our lock, and on its way to our worker."""
+
+
+@bound
+class TestArray(Ours, suites._TestArray, unittest.TestCase):  # type: ignore[misc]  # noqa: SLF001
+    """A `multiprocessing.Array` over our lock, and on its way to our worker."""
+
+
+def test_what_is_left_out_or_overridden_is_in_the_suite() -> None:
+    check(globals())
