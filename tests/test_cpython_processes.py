@@ -28,7 +28,8 @@ suites: Any = suite("_test_multiprocessing")
 if PROCESSES:
     multiprocessing.set_forkserver_preload([*PRELOADED, "test._test_multiprocessing"])
 
-# Not the default context, whose first use makes multiprocessing settle on a start method.
+# As in test_multiprocessing_forkserver, but without making it the default; nor is the default used,
+# as by its first use multiprocessing settles on a start method for the whole program.
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
