@@ -1,0 +1,57 @@
+"""The package as a user would have it, in an environment of its own for each interpreter."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from typing import TYPE_CHECKING
+
+import interpreters
+import places
+import venvs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import watched
+    from interpreters import Interpreter
+
+# What the installed package is made of.
+SOURCES = ("crates/**/*.rs", "crates/*/Cargo.toml", "Cargo.*", "python/**/*.py*", "pyproject.toml")
+
+
+def obtain(kinds: Sequence[str], progress: watched.Progress) -> list[Interpreter]:
+    """Return the interpreters of these kinds that can be had."""
+    found = {kind: one for kind in kinds if (one := interpreters.find(kind)) is not None}
+    if set(kinds) - set(found):
+        found, problems = interpreters.ensure(progress)
+        for problem in problems:
+            progress.end(problem)
+    return [found[kind] for kind in kinds if kind in found]
+
+
+@contextlib.contextmanager
+def held(interpreter: Interpreter, progress: watched.Progress) -> Iterator[Path]:
+    """Hold an environment with the package in it, for this process alone; yield its Python.
+
+    The package is built as `pip install .` does, unless the same sources are there already.
+    """
+    with venvs.held("bench", interpreter, None, progress) as venv:
+        stamp, fingerprint = venv.folder / ".installed", _fingerprint()
+        if not stamp.exists() or stamp.read_text(encoding="ascii") != fingerprint:
+            stamp.unlink(missing_ok=True)
+            progress.phase(f"pip install . for Python {interpreter.version} ({interpreter.kind})")
+            venv.pip_install(["--no-deps", "--force-reinstall", places.REPOSITORY], progress)
+            stamp.write_text(fingerprint, encoding="ascii")
+        yield venv.program("python")
+
+
+def _fingerprint() -> str:
+    """Name the state of the sources."""
+    told = hashlib.sha256()
+    for file in sorted(file for form in SOURCES for file in places.REPOSITORY.glob(form)):
+        if file.is_file() and file.suffix not in (".pyc", ".so"):
+            told.update(f"{file.relative_to(places.REPOSITORY)}\n".encode())
+            told.update(file.read_bytes())
+    return told.hexdigest()

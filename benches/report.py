@@ -1,0 +1,142 @@
+"""Shows results: tables for a person, and one JSON file with every single sample."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import floors
+import machine
+from contenders import OURS, STDLIB
+from session import OUTPUT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from results import Measured, OnInterpreter, Summary
+
+HEADING = ("", "unit", "ours", "min..max", "stdlib", "min..max", "ratio", "min..max", "goal")
+NOTE = (
+    "ours, stdlib: median of the rounds, min and max of all repeats. ratio: how many times as good "
+    "as the stdlib,\nabove 1 is better: of the medians, then the extremes of single rounds. Loops "
+    "are unrolled, nothing is subtracted."
+)
+
+
+def tables(found: Sequence[OnInterpreter], floor: dict[str, Summary]) -> str:
+    """Return everything as aligned text."""
+    parts = [_table(one) for one in found]
+    if floor:
+        width = max(map(len, floors.TITLES.values()))
+        lines = [
+            f"  {floors.TITLES[name]:<{width}}  {_number(one.median):>8}  {_range(one)}"
+            for name, one in floor.items()
+        ]
+        parts.append("\n".join(["Floors, without Python, in us (median, min..max)", *lines]))
+    return "\n\n".join([*parts, NOTE])
+
+
+def _table(one: OnInterpreter) -> str:
+    """Return the table of an interpreter, and below it what doesn't fit into columns."""
+    cells = [HEADING, *(_cells(measured, one.backend) for measured in one.rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(
+            text.ljust(width) if index < 2 else text.rjust(width)  # noqa: PLR2004 - two are words
+            for index, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
+    ]
+    how = "threads" if one.backend == "threading" else "processes, forkserver"
+    title = f"CPython {one.version} ({one.kind}), {one.backend} ({how})"
+    return "\n".join([title, *lines, *_notes(one)])
+
+
+def _cells(measured: Measured, backend: str) -> tuple[str, ...]:
+    ours, theirs, ratio = measured.values(OURS), measured.values(STDLIB), measured.ratio()
+    goal = measured.row.goals.get(backend)
+    return (
+        measured.row.title,
+        measured.row.unit.text,
+        *_pair(ours),
+        *_pair(theirs),
+        *_pair(ratio),
+        f"{goal:g}" if goal else "",
+    )
+
+
+def _pair(found: Summary | None) -> tuple[str, str]:
+    return (_number(found.median), _range(found)) if found else ("-", "")
+
+
+def _range(found: Summary) -> str:
+    return f"{_number(found.least)}..{_number(found.greatest)}"
+
+
+def _number(value: float) -> str:
+    """Return three significant digits, without exponents."""
+    for bound, decimals in ((1, 3), (10, 2), (100, 1)):
+        if abs(value) < bound:
+            return f"{value:.{decimals}f}"
+    return f"{value:,.0f}"
+
+
+def _notes(one: OnInterpreter) -> Iterator[str]:
+    """Tell the details of each row, ours / the stdlib's, and what went wrong."""
+    for measured in one.rows:
+        ours, theirs = measured.details(OURS), measured.details(STDLIB)
+        told = [
+            f"{name} {_detail(ours, name)} / {_detail(theirs, name)}"
+            for name in dict.fromkeys([*ours, *theirs])
+        ]
+        if told:
+            yield f"  {measured.row.name} (ours / stdlib): {', '.join(told)}"
+        for contender, problem in measured.problems.items():
+            yield f"  {measured.row.name}, {contender}: NOT MEASURED: {problem}"
+
+
+def _detail(details: dict[str, float], name: str) -> str:
+    value = details.get(name)
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if float(value).is_integer() else _number(value)
+
+
+def write(
+    found: Sequence[OnInterpreter], floor: dict[str, Summary], settings: dict[str, object]
+) -> Path:
+    """Write the JSON file of this run and return its path."""
+    now = time.strftime("%Y%m%d-%H%M%S")
+    told = {
+        "time": now,
+        "machine": machine.facts(),
+        "settings": settings,
+        "floors_us": {name: one.as_json() for name, one in floor.items()},
+        "interpreters": [one.as_json() for one in found],
+    }
+    file = OUTPUT / f"{now}-{machine.commit()}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    return file
+
+
+def last_line(found: Sequence[OnInterpreter], seconds: float, file: Path) -> str:
+    """Sum the run up."""
+    rows = [measured for one in found for measured in one.rows]
+    ratios = [ratio.median for measured in rows if (ratio := measured.ratio()) is not None]
+    missed = [
+        measured.row.name
+        for one in found
+        for measured in one.rows
+        if (goal := measured.row.goals.get(one.backend)) is not None
+        and ((ratio := measured.ratio()) is None or ratio.median < goal)
+    ]
+    failed = sum(bool(measured.problems) for measured in rows)
+    goals = sum(one.backend in measured.row.goals for one in found for measured in one.rows)
+    return (
+        f"bench: {len(rows)} rows in {seconds:.0f} s, better than the stdlib in "
+        f"{sum(ratio > 1 for ratio in ratios)}, {goals - len(missed)} of {goals} goals reached, "
+        f"{failed} rows not measured; {file}"
+    )

@@ -1,0 +1,115 @@
+"""The other end of `measure.py`: a fresh process per contender and round, asked row by row."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import places
+import venvs
+import watched
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+MEASURE = Path(__file__).with_name("measure.py")
+OUTPUT = places.REPOSITORY / "target" / "bench"
+SECONDS_FOR_AN_ANSWER = 60.0
+SECONDS_TO_END = 10.0
+SECONDS_BETWEEN_UPDATES = 0.2
+LINES_OF_A_FAILURE = 15
+
+
+class MeasureError(Exception):
+    """A row could not be measured; the text is the end of what the process said."""
+
+
+class Session:
+    """A process that measures. Its process group is gone when the `with` is left."""
+
+    def __init__(self, python: Path, contender: str, backend: str, name: str) -> None:
+        """Name what is measured; `name` is that of the log."""
+        self._command: list[str | Path] = [python, MEASURE, contender, backend]
+        self._backend = backend
+        self._log = OUTPUT / "logs" / f"{name}-{contender}.log"
+
+    def __enter__(self) -> Self:
+        """Start the process."""
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {**venvs.clean_environment(), "FREETHREADING_BACKEND": self._backend}
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let the process end, by itself if nothing is wrong."""
+        self.end(gently=exc_type is None)
+
+    def end(self, *, gently: bool) -> None:
+        """End the process and its group, once; gently, it is first let clean up after itself."""
+        if self._process.returncode is not None and _pipe(self._process.stdout).closed:
+            return
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            _pipe(self._process.stdin).close()
+            self._process.wait(SECONDS_TO_END if gently else 0)
+        watched.signal_group(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        _pipe(self._process.stdout).close()
+
+    def hello(self, progress: watched.Progress) -> dict[str, Any]:
+        """Return what the process says that it is, first of all."""
+        return self._answer(progress)
+
+    def ask(self, row: str, seconds: float, progress: watched.Progress) -> dict[str, Any]:
+        """Have a row measured and return the sample."""
+        try:
+            stdin = _pipe(self._process.stdin)
+            stdin.write(f"{json.dumps({'row': row, 'seconds': seconds})}\n".encode())
+            stdin.flush()
+        except OSError as error:
+            raise MeasureError(self._story("is gone")) from error
+        return self._answer(progress)
+
+    def _answer(self, progress: watched.Progress) -> dict[str, Any]:
+        stdout = _pipe(self._process.stdout)
+        deadline = time.monotonic() + SECONDS_FOR_AN_ANSWER
+        while not select.select([stdout], [], [], SECONDS_BETWEEN_UPDATES)[0]:
+            progress.tick()
+            if time.monotonic() >= deadline:
+                raise MeasureError(self._story(f"no answer within {SECONDS_FOR_AN_ANSWER:g} s"))
+        line = stdout.readline()
+        if not line:
+            raise MeasureError(self._story("ended without an answer"))
+        told: dict[str, Any] = json.loads(line)
+        return told
+
+    def _story(self, what: str) -> str:
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n  ".join([what, *lines[-LINES_OF_A_FAILURE:]])
+
+
+def _pipe(pipe: Any) -> Any:  # noqa: ANN401 - of either direction
+    """Return a pipe that was asked for, so it is there."""
+    if pipe is None:
+        message = "the process was started with pipes"
+        raise RuntimeError(message)
+    return pipe
