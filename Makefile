@@ -35,9 +35,8 @@ miri: ## check the unsafe code of the core with Miri (nightly Rust)
 	@cargo +nightly miri --version >/dev/null 2>&1 || { echo "make miri: nightly Rust has no miri component here: rustup +nightly component add miri" >&2; exit 1; }
 	cargo +nightly miri test $(CORE) --lib
 
-bench: ## run the benchmarks
-	@$(call needs,benches/run.py)
-	$(PYTHON) benches/run.py
+bench: ## measure us and the stdlib in turn (QUICK=1, ARGS="--only event --python 3.14")
+	@$(PYTHON) benches/run.py $(if $(filter-out 0,$(QUICK)),--quick) $(ARGS)
 
 docs: ## build the core's API pages, and run the examples of the documentation
 	cargo doc $(CORE) --no-deps
