@@ -26,34 +26,38 @@ SECONDS_TO_BEGIN = 0.005
 FILLERS = 64
 
 
-def _count_and_time(turns: Callable[[], int], order: Numbers) -> Numbers:
-    """Repeat some turns from the first moment of an order to the second."""
-    begin, end = order
-    count = 0
+def _per_second(turns: Callable[[], int], order: Numbers) -> Numbers:
+    """Repeat some turns, at least once, from the moment of an order for its seconds.
+
+    Who gets the order late begins late and works as long as the others.
+    """
+    begin, seconds = order
     time.sleep(max(0.0, begin - time.monotonic()))
-    while time.monotonic() < end:
+    began = time.monotonic()
+    count = turns()
+    while (now := time.monotonic()) < began + seconds:
         count += turns()
-    return (count, time.monotonic())
+    return (count / (now - began),)
 
 
 def work_under_lock(_index: int, things: Sequence[Lock], order: Numbers) -> Numbers:
     """Count, under the one lock of all."""
-    return _count_and_time(partial(_increments, things[0]), order)
+    return _per_second(partial(_increments, things[0]), order)
 
 
 def ask_event(index: int, things: Sequence[Event], order: Numbers) -> Numbers:
     """Ask an event, the only one or the own one."""
-    return _count_and_time(partial(_questions, things[index % len(things)]), order)
+    return _per_second(partial(_questions, things[index % len(things)]), order)
 
 
 def ask_lock(index: int, things: Sequence[Lock], order: Numbers) -> Numbers:
     """Ask a lock whether it is held, which nobody does."""
-    return _count_and_time(partial(_looks, things[index % len(things)]), order)
+    return _per_second(partial(_looks, things[index % len(things)]), order)
 
 
 def take_lock(index: int, things: Sequence[Lock], order: Numbers) -> Numbers:
     """Take and release a lock, the only one or the own one."""
-    return _count_and_time(partial(_increments, things[index % len(things)]), order)
+    return _per_second(partial(_increments, things[index % len(things)]), order)
 
 
 def _increments(lock: Lock) -> int:
@@ -86,10 +90,9 @@ def _looks(lock: Lock) -> int:
 
 def _rate(peers: Peers, seconds: float) -> tuple[float, list[float]]:
     """Let all work for a while; return the turns per second of all, and of each."""
-    begin = time.monotonic() + SECONDS_TO_BEGIN
-    found = peers.ask(begin, begin + seconds)
-    each = [count / (end - begin) for count, end in found]
-    return sum(count for count, _ in found) / (max(end for _, end in found) - begin), each
+    found = peers.ask(time.monotonic() + SECONDS_TO_BEGIN, seconds)
+    each = [rate for (rate,) in found]
+    return sum(each), each
 
 
 def _contended(workers: int, contender: Contender, seconds: float) -> Sample:
@@ -106,7 +109,10 @@ def _contended(workers: int, contender: Contender, seconds: float) -> Sample:
 def _shared(
     role: Role, make: Callable[[Contender], object], contender: Contender, seconds: float
 ) -> Sample:
-    """Compare two workers on one object with two on an object each, in turn."""
+    """Compare two workers on one object with two on an object each, in turn.
+
+    It takes three times its seconds: shorter looks at three kinds would be worth little.
+    """
     spread = [make(contender) for _ in range(FILLERS)]
     with (
         Peers(contender, role, 2, [spread[0], spread[-1]]) as own,
@@ -114,7 +120,7 @@ def _shared(
         Peers(contender, role, 1, [make(contender)]) as alone,
     ):
         kinds = {"own": own, "shared": shared, "alone": alone}
-        share = seconds / REPEATS / len(kinds)
+        share = seconds / REPEATS
         found = [
             {kind: _rate(peers, share)[0] / 1e6 for kind, peers in kinds.items()}
             for _ in range(REPEATS)

@@ -25,7 +25,7 @@ SECONDS_TO_MAKE = 10.0
 SECONDS_TO_MAKE_QUICKLY = 0.3
 # A pass that gives a row less time than this is a quick one.
 QUICK_SECONDS = 0.2
-ROUNDS = 3
+ROUNDS = 2
 
 SECONDS_IDLE = 2.0
 SECONDS_IDLE_QUICKLY = 0.5

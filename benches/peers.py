@@ -19,6 +19,10 @@ Numbers: TypeAlias = "tuple[float, ...]"
 Role: TypeAlias = "Callable[[int, Any, Numbers], Numbers]"
 
 
+class WorkerFailedError(Exception):
+    """A worker ended with an exception, which it has shown itself."""
+
+
 class Peers:
     """Workers of one contender in one role; `with` starts them and ends them."""
 
@@ -68,8 +72,14 @@ class Peers:
 
     def results(self) -> list[Numbers]:
         """Wait until all are done; return what each found, in their order."""
-        told: list[tuple[int, Numbers]] = [self._results.get() for _ in self._workers]
-        return [found for _, found in sorted(told)]
+        told: dict[int, Numbers] = {}
+        while len(told) < len(self._workers):
+            index, found = self._results.get()
+            if found is None:
+                message = f"worker {index} failed; its own traceback is above"
+                raise WorkerFailedError(message)
+            told[index] = found
+        return [told[index] for index in range(len(self._workers))]
 
     def ask(self, *order: float) -> list[Numbers]:
         """Tell all workers to begin, and wait for the results."""
@@ -80,5 +90,9 @@ class Peers:
 def _serve(role: Role, index: int, things: Sequence[object], inbox: Queue, results: Queue) -> None:
     """Follow orders until there are no more."""
     results.put((index, ()))
-    while (order := inbox.get()) is not None:
-        results.put((index, role(index, things, order)))
+    try:
+        while (order := inbox.get()) is not None:
+            results.put((index, role(index, things, order)))
+    except BaseException:
+        results.put((index, None))
+        raise
