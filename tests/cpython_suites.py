@@ -1,23 +1,19 @@
 """CPython's own tests of the synchronization primitives, to be bound to ours.
 
 Used by `test_cpython_locks` and `test_cpython_processes`. The suites are those of the interpreter
-that runs the tests, so they differ a little from version to version. The tables below name every
-test that isn't required to pass, as `class of the suite.name of the test`, with the reason. A test
+that runs the tests, so they differ a little from version to version. The table below names every
+test that is left out, as `class of the suite.name of the test`, with the reason. A test
 that a class of ours overrides says in its docstring what differs.
 """
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
-import operator
 import sys
 import unittest
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
-
-import freethreading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +21,6 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=type)
 
 _AT_FORK = "private: threading's own repair after a fork, which ours don't need (test_worker.py)"
-_CONDITION = "private: what threading.Condition needs of its lock; ours has a Condition of its own"
 _DEPTH = "private: repr tells the depth, which test_repr_count tests"
 _REPR = "the stdlib's own wording; tests/test_lock.py tests that ours tells who holds it"
 
@@ -33,19 +28,9 @@ _REPR = "the stdlib's own wording; tests/test_lock.py tests that ours tells who 
 EXCLUDED = {
     "LockTests.test_at_fork_reinit": _AT_FORK,
     "EventTests.test_at_fork_reinit": _AT_FORK,
-    "RLockTests.test__is_owned": _CONDITION,
-    "RLockTests.test_release_save_unacquired": _CONDITION,
     "RLockTests.test_recursion_count": _DEPTH,
     "_TestLock.test_repr_lock": _REPR,
     "_TestLock.test_repr_rlock": _REPR,
-}
-
-# What a user may miss, with what the test needs. It is expected to fail, and to be struck off here
-# on the day that it passes.
-MISSING = {
-    "RLockTests.test_locked": "RLock.locked",
-    "RLockTests.test_locked_with_2threads": "RLock.locked",
-    "_TestLock.test_rlock_locked_2processes": "RLock.locked",
 }
 
 # The version whose suites have all the tests that are named above or overridden.
@@ -66,23 +51,20 @@ def suite(name: str) -> Any:  # noqa: ANN401 - a module without types
 
 
 def bound(cls: T) -> T:
-    """Leave out the tests of a bound class, and expect to fail those, that the tables name."""
+    """Leave out the tests of a bound class that the table names."""
     for test, reason in EXCLUDED.items():
         if _upstream(cls, test) is not None:
             setattr(cls, _name(test), unittest.skip(reason)(_left_out))
-    for test, name in MISSING.items():
-        if (function := _upstream(cls, test)) is not None:
-            setattr(cls, _name(test), _expected_to_fail(function, name))
     return cls
 
 
 def check(module: dict[str, Any]) -> None:
-    """Fail for a test that the tables name, or a class overrides, and that CPython doesn't have."""
+    """Fail for a test that the table names, or a class overrides, and that CPython doesn't have."""
     if sys.version_info[:2] != NEWEST:
         pytest.skip(f"only the suites of {'.'.join(map(str, NEWEST))} have all that is named here")
     classes = [each for name, each in module.items() if name.startswith("Test")]
     suites = {base.__name__ for cls in classes for base in cls.__mro__ if _is_cpythons(base)}
-    named = {test for test in (*EXCLUDED, *MISSING) if test.partition(".")[0] in suites}
+    named = {test for test in EXCLUDED if test.partition(".")[0] in suites}
     unknown = {test for test in named if not any(_upstream(cls, test) for cls in classes)}
     assert not unknown
     needless = {test for cls in classes for test in _overrides(cls) if not _is_inherited(cls, test)}
@@ -118,16 +100,3 @@ def _is_inherited(cls: type, name: str) -> bool:
 
 def _left_out(_self: unittest.TestCase) -> None:
     """Stand for a test that is skipped."""
-
-
-def _expected_to_fail(function: Any, name: str) -> Any:  # noqa: ANN401
-    """Return a test of our own, as two bound classes may share the function of CPython's."""
-    reason = f"freethreading.{name} is missing, which the stdlib has since 3.14"
-
-    @pytest.mark.xfail(reason=reason, raises=AttributeError)
-    @functools.wraps(function)
-    def test(self: unittest.TestCase) -> None:
-        operator.attrgetter(name)(freethreading)  # before a worker fails that the test waits for
-        function(self)
-
-    return test

@@ -54,9 +54,9 @@ def process_context() -> BaseContext:
     if _context is None:
         method = start_method()
         _context = multiprocessing.get_context(method)
-        util.register_after_fork(_LEAVING, _end_in_order)
+        util.register_after_fork(_LEAVING, _settle_in)
         pass_on_to_processes()
-        _end_in_order()
+        _settle_in()
         if method == "forkserver":
             _preload(_context)
     return _context
@@ -69,8 +69,9 @@ class _Leaving:
 _LEAVING = _Leaving()
 
 
-def _end_in_order(_leaving: _Leaving = _LEAVING) -> None:
-    """See to it that this process leaves its locks taken when it ends in the regular way."""
+def _settle_in(_leaving: _Leaving = _LEAVING) -> None:
+    """Say what this process is called, and that it leaves its locks taken at its regular end."""
+    _native.family_name(process.current_process().name)
     util.Finalize(None, _native.family_disown, exitpriority=-100)
 
 
@@ -139,8 +140,9 @@ def _arrive(ticket_or_family: Ticket | tuple[int, int], *journey: Any) -> Ticket
     descriptor, token, pid, start_time = journey
     if family not in _arrived:
         _arrived.add(family)
-        util.register_after_fork(_LEAVING, _end_in_order)
+        util.register_after_fork(_LEAVING, _settle_in)
         _native.family_join(descriptor.detach(), family, token)
+        _native.family_name(process.current_process().name)
         watch_parent(pid, start_time)
     return Ticket(token)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 
 from freethreading._backend import get_backend
@@ -40,6 +41,23 @@ if get_backend() == "threading":
     _current, _others, _ident = threading.current_thread, _other_threads, threading.get_ident
 else:
     _current, _others, _ident = _current_process, _child_processes, os.getpid
+
+
+def process_name() -> str:
+    """Return what this process is called, without importing multiprocessing for it."""
+    module = sys.modules.get("multiprocessing.process")
+    current = getattr(module, "current_process", None)
+    return "MainProcess" if current is None else str(current().name)
+
+
+def find_thread(native_id: int) -> tuple[str, int] | None:
+    """Return name and identifier of the thread that the kernel numbers so, if there is one."""
+    # Not `threading.enumerate`, which takes a lock: this is called by `repr`, perhaps in a signal
+    # handler.
+    for thread in list(threading._active.values()):  # type: ignore[attr-defined]  # noqa: SLF001
+        if thread.native_id == native_id:
+            return str(thread.name), thread.ident
+    return None
 
 
 def current_worker() -> AnyWorker:

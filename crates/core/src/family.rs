@@ -472,6 +472,13 @@ fn fill_random(buffer: &mut [u8]) -> Result<(), FamilyError> {
     }
 }
 
+/// Says what this process is called, for reports to the others.
+pub fn name_process(name: &str) {
+    for family in families() {
+        family.processes().set_name(family.me(), name);
+    }
+}
+
 /// Before this process ends in the regular way: the locks that it holds stay taken, as with the
 /// standard library's, and nobody finds that their owner died.
 pub fn disown() {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::family::{Family, Run};
 use crate::futex::Scope;
 
+mod fork_safe;
 mod local;
 
 pub use local::after_fork_in_child;
@@ -100,6 +101,23 @@ pub enum Storage {
     Shared(&'static Family),
 }
 
+/// Who holds something, as far as it can be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A thread of this process.
+    Thread {
+        /// As the kernel numbers it.
+        id: u32,
+    },
+    /// A process of the family, perhaps dead.
+    Process {
+        /// Its id.
+        pid: u32,
+        /// What it is called, if it said so.
+        name: Option<String>,
+    },
+}
+
 pub(crate) mod thread;
 
 impl Storage {
@@ -149,6 +167,20 @@ impl Storage {
         match self {
             Self::Private => self.is_known_gone(token),
             Self::Shared(family) => family.seems_gone(token),
+        }
+    }
+
+    /// The holder of `token`, for reports.
+    #[must_use]
+    pub fn holder(self, token: Token) -> Option<Holder> {
+        match self {
+            Self::Private => thread::id(token).map(|id| Holder::Thread { id }),
+            Self::Shared(family) => {
+                let processes = family.processes();
+                let pid = processes.last_pid(token)?;
+                let name = processes.name(token);
+                Some(Holder::Process { pid, name })
+            }
         }
     }
 

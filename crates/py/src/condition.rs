@@ -7,7 +7,7 @@ use freethreading_core::storage::{Object, Storage, Token};
 use freethreading_core::sync::{self, Acquire, NotHeld, Notified, SavedDepth};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyBool, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::arguments::{Seconds, Truth, Whole, deadline};
@@ -37,6 +37,8 @@ use crate::wait::{Interruptible, wait};
 pub(crate) struct Condition {
     object: Object<sync::Condition>,
     lock: AnyLock,
+    /// Whether the lock is of a class derived from ours, whose methods may be its own.
+    is_derived: bool,
 }
 
 /// The lock under a condition.
@@ -69,6 +71,30 @@ impl AnyLock {
         match self {
             Self::Plain(lock) => lock.bind(py).as_any(),
             Self::Reentrant(lock) => lock.bind(py).as_any(),
+        }
+    }
+
+    fn is_derived(&self, py: Python<'_>) -> bool {
+        match self {
+            Self::Plain(lock) => !lock.bind(py).is_exact_instance_of::<Lock>(),
+            Self::Reentrant(lock) => !lock.bind(py).is_exact_instance_of::<RLock>(),
+        }
+    }
+
+    /// `with lock:`
+    #[inline]
+    fn enter(&self, py: Python<'_>) -> PyResult<bool> {
+        match self {
+            Self::Plain(lock) => lock.get().enter(py),
+            Self::Reentrant(lock) => lock.get().enter(py),
+        }
+    }
+
+    #[inline]
+    fn give_back(&self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Self::Plain(lock) => lock.get().give_back(py),
+            Self::Reentrant(lock) => lock.get().give_back(py),
         }
     }
 
@@ -194,7 +220,12 @@ impl Condition {
             Some(lock) => AnyLock::new(lock)?,
             None => AnyLock::new(&PyType::new::<RLock>(py).call0()?)?,
         };
-        Ok(Self { object, lock })
+        let is_derived = lock.is_derived(py);
+        Ok(Self {
+            object,
+            lock,
+            is_derived,
+        })
     }
 
     /// Take the condition's lock: its own `acquire(blocking=True, timeout=None)`.
@@ -272,7 +303,19 @@ impl Condition {
     }
 
     fn __enter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.lock.object(py).call_method0("__enter__")
+        if self.is_derived {
+            return self.lock.object(py).call_method0("__enter__");
+        }
+        let entered = self.lock.enter(py)?;
+        Ok(PyBool::new(py, entered).to_owned().into_any())
+    }
+
+    /// Whether some worker holds the condition's lock.
+    fn locked(&self) -> bool {
+        match &self.lock {
+            AnyLock::Plain(lock) => lock.get().object().is_locked(),
+            AnyLock::Reentrant(lock) => lock.get().object().is_locked(),
+        }
     }
 
     #[pyo3(signature = (exc_type, exc_value, traceback, /))]
@@ -283,9 +326,14 @@ impl Condition {
         exc_value: &Bound<'py, PyAny>,
         traceback: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.lock
-            .object(py)
-            .call_method1("__exit__", (exc_type, exc_value, traceback))
+        if self.is_derived {
+            return self
+                .lock
+                .object(py)
+                .call_method1("__exit__", (exc_type, exc_value, traceback));
+        }
+        self.lock.give_back(py)?;
+        Ok(py.None().into_bound(py))
     }
 
     fn __reduce__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {

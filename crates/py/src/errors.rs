@@ -7,6 +7,7 @@ use freethreading_core::storage::{OutOfMemory, Storage, Token};
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
+use crate::holder;
 use crate::imported::Imported;
 
 /// An exception class that is imported when it is first raised.
@@ -49,8 +50,8 @@ pub(crate) fn owner_died(
     owner: Option<Token>,
 ) -> PyErr {
     let who = owner
-        .and_then(|token| storage.family()?.processes().last_pid(token))
-        .map_or_else(|| "its owner".to_owned(), |pid| format!("process {pid}"));
+        .and_then(|token| holder::describe(py, storage, token))
+        .unwrap_or_else(|| "its owner".to_owned());
     let message = format!(
         "{who} died holding this {what}; what the {what} protects may be half done. The {what} \
          is free again and works as before"

@@ -20,6 +20,7 @@ mod condition;
 mod errors;
 mod event;
 mod fork;
+mod holder;
 mod imported;
 mod lock;
 mod message;
@@ -54,8 +55,8 @@ mod _native {
     use super::rlock::RLock;
     #[pymodule_export]
     use super::runtime::{
-        family_cancel, family_disown, family_id, family_join, family_reap, family_reserve,
-        family_statistics, set_backend, usable_cpus,
+        family_cancel, family_disown, family_id, family_join, family_name, family_reap,
+        family_reserve, family_statistics, set_backend, usable_cpus,
     };
     #[pymodule_export]
     use super::semaphore::{BoundedSemaphore, Semaphore};

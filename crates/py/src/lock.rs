@@ -9,6 +9,7 @@ use pyo3::types::{PyTuple, PyType};
 
 use crate::arguments::{NegativeTimeout, Seconds, Truth, patience};
 use crate::errors::{NOT_HELD, owner_died};
+use crate::holder::describe_lock;
 use crate::object;
 use crate::wait::wait;
 
@@ -43,19 +44,31 @@ impl Lock {
 
     #[cold]
     fn acquire_contended(&self, py: Python<'_>, patience: Patience) -> PyResult<bool> {
-        let Patience::Until(deadline) = patience else {
-            return Ok(false);
-        };
         let storage = self.object.storage();
-        match wait(py, |park| self.object.acquire(storage, deadline, park))? {
+        let outcome = match patience {
+            Patience::None => self.object.poll(storage),
+            Patience::Until(deadline) => {
+                wait(py, |park| self.object.acquire(storage, deadline, park))?
+            }
+        };
+        match outcome {
             Acquire::Acquired => Ok(true),
             Acquire::TimedOut | Acquire::Interrupted => Ok(false),
             Acquire::OwnerDied(owner) => Err(owner_died(py, "Lock", storage, owner)),
         }
     }
 
+    /// `with lock:`
     #[inline]
-    fn give_back(&self, py: Python<'_>) -> PyResult<()> {
+    pub(crate) fn enter(&self, py: Python<'_>) -> PyResult<bool> {
+        if self.object.try_acquire(self.object.storage()) {
+            return Ok(true);
+        }
+        self.acquire_contended(py, Patience::Until(None))
+    }
+
+    #[inline]
+    pub(crate) fn give_back(&self, py: Python<'_>) -> PyResult<()> {
         self.object
             .release(self.object.storage())
             .map_err(|NotHeld| NOT_HELD.new_err(py, "release of a Lock that nobody holds"))
@@ -101,10 +114,7 @@ impl Lock {
     }
 
     fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
-        if self.object.try_acquire(self.object.storage()) {
-            return Ok(true);
-        }
-        self.acquire_contended(py, Patience::Until(None))
+        self.enter(py)
     }
 
     #[pyo3(signature = (exc_type, exc_value, traceback, /))]
@@ -139,31 +149,13 @@ impl Lock {
         self.object.identity()
     }
 
-    fn __repr__(&self) -> String {
-        let state = describe(&self.object);
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let object = &self.object;
+        let state = if object.is_locked() {
+            describe_lock(py, object.storage(), object.owner(), object.waiters())
+        } else {
+            "unlocked".to_owned()
+        };
         format!("<freethreading.Lock {state}>")
     }
-}
-
-fn describe(object: &Object<sync::Lock>) -> String {
-    if !object.is_locked() {
-        return "unlocked".to_owned();
-    }
-    holder_and_waiters(object.storage(), object.owner(), object.waiters())
-}
-
-/// "locked by pid 4242, 2 waiting", as far as it is known.
-pub(crate) fn holder_and_waiters(
-    storage: freethreading_core::storage::Storage,
-    owner: Option<freethreading_core::storage::Token>,
-    waiters: u32,
-) -> String {
-    let process = owner.and_then(|token| storage.family()?.processes().process(token));
-    let owner = process.map_or_else(String::new, |process| format!(" by pid {}", process.pid));
-    let waiters = if waiters == 0 {
-        String::new()
-    } else {
-        format!(", {waiters} waiting")
-    };
-    format!("locked{owner}{waiters}")
 }

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MIT
 //! `freethreading.RLock`.
 
+use freethreading_core::park::Uninterruptible;
 use freethreading_core::queue::Patience;
 use freethreading_core::storage::Object;
-use freethreading_core::sync::{self, Acquire, NotHeld};
+use freethreading_core::sync::{self, Acquire, NotHeld, SavedDepth};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
 use crate::arguments::{NegativeTimeout, Seconds, Truth, patience};
 use crate::errors::{NOT_HELD, owner_died};
-use crate::lock::holder_and_waiters;
+use crate::holder::describe_lock;
 use crate::object;
 use crate::wait::wait;
 
@@ -36,25 +38,40 @@ impl RLock {
 
     #[cold]
     fn acquire_contended(&self, py: Python<'_>, patience: Patience) -> PyResult<bool> {
-        let Patience::Until(deadline) = patience else {
-            return Ok(false);
-        };
         let storage = self.object.storage();
-        match wait(py, |park| self.object.acquire(storage, deadline, park))? {
+        let outcome = match patience {
+            Patience::None => self.object.poll(storage),
+            Patience::Until(deadline) => {
+                wait(py, |park| self.object.acquire(storage, deadline, park))?
+            }
+        };
+        match outcome {
             Acquire::Acquired => Ok(true),
             Acquire::TimedOut | Acquire::Interrupted => Ok(false),
             Acquire::OwnerDied(owner) => Err(owner_died(py, "RLock", storage, owner)),
         }
     }
 
+    /// `with lock:`
     #[inline]
-    fn give_back(&self, py: Python<'_>) -> PyResult<()> {
+    pub(crate) fn enter(&self, py: Python<'_>) -> PyResult<bool> {
+        if self.object.try_acquire(self.object.storage()) {
+            return Ok(true);
+        }
+        self.acquire_contended(py, Patience::Until(None))
+    }
+
+    #[inline]
+    pub(crate) fn give_back(&self, py: Python<'_>) -> PyResult<()> {
         self.object
             .release(self.object.storage())
-            .map_err(|NotHeld| {
-                NOT_HELD.new_err(py, "release of an RLock that this thread doesn't hold")
-            })
+            .map_err(|NotHeld| not_held(py))
     }
+}
+
+#[cold]
+fn not_held(py: Python<'_>) -> PyErr {
+    NOT_HELD.new_err(py, "release of an RLock that this thread doesn't hold")
 }
 
 #[pymethods]
@@ -91,11 +108,50 @@ impl RLock {
         self.give_back(py)
     }
 
-    fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
-        if self.object.try_acquire(self.object.storage()) {
-            return Ok(true);
+    /// Whether some worker holds the lock.
+    fn locked(&self) -> bool {
+        self.object.is_locked()
+    }
+
+    /// For `threading.Condition` over this lock: whether this thread holds it.
+    fn _is_owned(&self) -> bool {
+        self.object.is_held(self.object.storage())
+    }
+
+    /// For `threading.Condition`: undo all acquires of this thread; returns how many.
+    fn _release_save(&self, py: Python<'_>) -> PyResult<u32> {
+        self.object
+            .release_all(self.object.storage())
+            .map(SavedDepth::get)
+            .map_err(|NotHeld| not_held(py))
+    }
+
+    /// For `threading.Condition`: take the lock, as often as `_release_save` said.
+    #[pyo3(signature = (state, /))]
+    fn _acquire_restore(&self, py: Python<'_>, state: u32) -> PyResult<()> {
+        let saved = SavedDepth::new(state)
+            .ok_or_else(|| PyValueError::new_err("state must be what _release_save returned"))?;
+        let storage = self.object.storage();
+        // Whatever signals say: the caller is going to release it.
+        let acquire = || self.object.acquire(storage, None, &Uninterruptible);
+        match py.detach(acquire) {
+            Acquire::Acquired => {
+                self.object.restore_depth(saved);
+                Ok(())
+            }
+            Acquire::OwnerDied(owner) => {
+                while py.detach(acquire) != Acquire::Acquired {}
+                self.object.restore_depth(saved);
+                Err(owner_died(py, "RLock", storage, owner))
+            }
+            Acquire::TimedOut | Acquire::Interrupted => {
+                unreachable!("an uninterruptible wait without deadline")
+            }
         }
-        self.acquire_contended(py, Patience::Until(None))
+    }
+
+    fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
+        self.enter(py)
     }
 
     #[pyo3(signature = (exc_type, exc_value, traceback, /))]
@@ -130,10 +186,10 @@ impl RLock {
         self.object.identity()
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self, py: Python<'_>) -> String {
         let object = &self.object;
         let state = if object.is_locked() {
-            let holder = holder_and_waiters(object.storage(), object.owner(), object.waiters());
+            let holder = describe_lock(py, object.storage(), object.owner(), object.waiters());
             format!("{holder}, depth {}", object.depth())
         } else {
             "unlocked".to_owned()

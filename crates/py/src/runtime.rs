@@ -11,6 +11,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::errors::from_family;
+use crate::imported::Imported;
 
 /// Whether new objects are for processes. Set once, at import.
 static IS_SHARED: AtomicBool = AtomicBool::new(false);
@@ -24,11 +25,29 @@ pub(crate) fn set_backend(is_shared: bool) {
 
 /// Where a new object lives. The first one in shared memory founds the family.
 pub(crate) fn storage() -> PyResult<Storage> {
-    if IS_SHARED.load(Ordering::Relaxed) {
-        Family::home().map(Storage::Shared).map_err(from_family)
-    } else {
-        Ok(Storage::Private)
+    if !IS_SHARED.load(Ordering::Relaxed) {
+        return Ok(Storage::Private);
     }
+    home().map(Storage::Shared)
+}
+
+fn home() -> PyResult<&'static Family> {
+    static PROCESS_NAME: Imported = Imported::new("freethreading._functions", "process_name");
+    if let Some(home) = Family::existing_home() {
+        return Ok(home);
+    }
+    let home = Family::home().map_err(from_family)?;
+    Python::attach(|py| {
+        let name: String = PROCESS_NAME.get(py)?.call0()?.extract()?;
+        family::name_process(&name);
+        Ok(home)
+    })
+}
+
+/// Says what this process is called, for the `repr` of what it holds.
+#[pyfunction]
+pub(crate) fn family_name(name: &str) {
+    family::name_process(name);
 }
 
 /// Whether this thread is the one that runs Python's signal handlers: the process's first
@@ -46,15 +65,14 @@ pub(crate) fn usable_cpus() -> usize {
 /// The name of the family as 16 bytes and the descriptor of its memory; founds it if needed.
 #[pyfunction]
 pub(crate) fn family_id() -> PyResult<((u64, u64), RawFd)> {
-    let family = Family::home().map_err(from_family)?;
+    let family = home()?;
     Ok((family.id().into(), family.raw_fd()))
 }
 
 /// Reserves a place in the family for a process that is about to start.
 #[pyfunction]
 pub(crate) fn family_reserve() -> PyResult<u32> {
-    let family = Family::home().map_err(from_family)?;
-    family
+    home()?
         .reserve()
         .map(Token::bits)
         .map_err(|full| from_family(full.into()))

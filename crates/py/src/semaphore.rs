@@ -44,12 +44,42 @@ fn acquire(py: Python<'_>, object: &Permits, patience: Patience) -> PyResult<boo
 
 #[cold]
 fn acquire_contended(py: Python<'_>, object: &Permits, patience: Patience) -> PyResult<bool> {
-    let Patience::Until(deadline) = patience else {
-        return Ok(false);
-    };
     let storage = object.storage();
+    let Patience::Until(deadline) = patience else {
+        return Ok(object.poll(storage));
+    };
     let outcome = wait(py, |park| object.acquire(storage, deadline, park))?;
     Ok(outcome == SemaphoreAcquire::Acquired)
+}
+
+/// `with semaphore:`
+#[inline]
+fn borrow(py: Python<'_>, object: &Permits) -> PyResult<bool> {
+    let storage = object.storage();
+    if object.try_borrow(storage) {
+        return Ok(true);
+    }
+    let outcome = wait(py, |park| object.borrow(storage, park))?;
+    Ok(outcome == SemaphoreAcquire::Acquired)
+}
+
+#[inline]
+fn give_back(class: &str, object: &Permits) -> PyResult<()> {
+    object
+        .give_back(object.storage())
+        .map_err(|AboveBound| released_too_often(class))
+}
+
+#[inline]
+fn release(class: &str, object: &Permits) -> PyResult<()> {
+    object
+        .release(object.storage())
+        .map_err(|AboveBound| released_too_often(class))
+}
+
+#[cold]
+fn released_too_often(class: &str) -> PyErr {
+    PyValueError::new_err(format!("{class} released too many times"))
 }
 
 fn describe(class: &str, object: &Permits) -> String {
@@ -73,8 +103,9 @@ fn describe(class: &str, object: &Permits) -> String {
 /// Raises ValueError for a negative `value` or one of 2^31 and more.
 ///
 /// Differences from threading / multiprocessing: it can be pickled at any time, and the copy is
-/// the same semaphore. A permit has no owner: the one of a worker that was killed doesn't come
-/// back.
+/// the same semaphore. A permit has no owner, for one worker may release what another acquired;
+/// so if a worker process is killed, a permit that it took with `acquire()` doesn't come back. One
+/// that it took with `with semaphore:` does, within a second, if it dies inside the block.
 #[pyclass(module = "freethreading", frozen, weakref, subclass)]
 pub(crate) struct Semaphore {
     object: Permits,
@@ -109,13 +140,11 @@ impl Semaphore {
     ///
     /// Raises ValueError if there would be 2^31 permits.
     fn release(&self) -> PyResult<()> {
-        self.object
-            .release(self.object.storage())
-            .map_err(|AboveBound| PyValueError::new_err("Semaphore released too many times"))
+        release("Semaphore", &self.object)
     }
 
     fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
-        acquire(py, &self.object, Patience::Until(None))
+        borrow(py, &self.object)
     }
 
     #[pyo3(signature = (exc_type, exc_value, traceback, /))]
@@ -126,7 +155,7 @@ impl Semaphore {
         traceback: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         let _ = (exc_type, exc_value, traceback);
-        self.release()
+        give_back("Semaphore", &self.object)
     }
 
     fn __reduce__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
@@ -206,13 +235,11 @@ impl BoundedSemaphore {
     ///
     /// Raises ValueError if there would be more permits than at the start.
     fn release(&self) -> PyResult<()> {
-        self.object
-            .release(self.object.storage())
-            .map_err(|AboveBound| PyValueError::new_err("BoundedSemaphore released too many times"))
+        release("BoundedSemaphore", &self.object)
     }
 
     fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
-        acquire(py, &self.object, Patience::Until(None))
+        borrow(py, &self.object)
     }
 
     #[pyo3(signature = (exc_type, exc_value, traceback, /))]
@@ -223,7 +250,7 @@ impl BoundedSemaphore {
         traceback: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         let _ = (exc_type, exc_value, traceback);
-        self.release()
+        give_back("BoundedSemaphore", &self.object)
     }
 
     fn __reduce__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {

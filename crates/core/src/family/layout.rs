@@ -91,7 +91,17 @@ pub(super) struct ProcessSlot {
     pub(super) life: AtomicU64,
     pub(super) start_time: AtomicU64,
     pub(super) creator: AtomicU32,
-    pub(super) reserved: [AtomicU32; 27],
+    pub(super) name: Name,
+}
+
+pub(super) const NAME_BYTES: usize = 104;
+
+/// What a process is called, for reports: UTF-8, cut off where it is too long. Read while it is
+/// written it may be a mixture.
+#[repr(C)]
+pub(super) struct Name {
+    pub(super) length: AtomicU32,
+    pub(super) bytes: [AtomicU32; NAME_BYTES / 4],
 }
 
 const PROCESS_TABLE: u64 = 4096;

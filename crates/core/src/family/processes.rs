@@ -35,7 +35,7 @@
 
 use core::num::NonZeroU32;
 
-use super::layout::{MAX_PROCESSES, ProcessSlot, process_slot};
+use super::layout::{MAX_PROCESSES, NAME_BYTES, Name, ProcessSlot, process_slot};
 use super::{Family, OutOfSlots};
 use crate::crash;
 use crate::primitive::Ordering;
@@ -202,6 +202,21 @@ impl<'a> Processes<'a> {
         (self::token(index, life.number) == token && life.pid != 0).then_some(life.pid)
     }
 
+    /// What the process that `token` names was called, as long as its slot isn't used again;
+    /// `None` if nobody said.
+    #[must_use]
+    pub fn name(self, token: Token) -> Option<String> {
+        self.last_pid(token)?;
+        self.slot(slot_of(token)).name.read()
+    }
+
+    /// Says what this process is called.
+    pub(super) fn set_name(self, me: Token, name: &str) {
+        if let Some((slot, _)) = self.find(me) {
+            slot.name.write(name);
+        }
+    }
+
     /// The tokens of all slots in use.
     pub fn iter(self) -> impl Iterator<Item = Token> + use<'a> {
         (1..MAX_PROCESSES).filter_map(move |index| {
@@ -232,6 +247,7 @@ impl<'a> Processes<'a> {
         let (slot, life, token) = self.claim()?;
         slot.start_time.store(0, Ordering::Relaxed);
         slot.creator.store(creator.bits(), Ordering::Relaxed);
+        slot.name.write("");
         crash::step();
         let reserved = Life {
             state: RESERVED,
@@ -247,6 +263,7 @@ impl<'a> Processes<'a> {
         let (slot, life, token) = self.claim()?;
         let start_time = Process::current().start_time;
         slot.start_time.store(start_time, Ordering::Relaxed);
+        slot.name.write("");
         crash::step();
         let alive = Life {
             state: ALIVE,
@@ -322,6 +339,34 @@ impl<'a> Processes<'a> {
             slot.life.store(free.bits(), Ordering::Release);
             crash::step();
         }
+    }
+}
+
+impl Name {
+    // Relaxed throughout: only a report.
+
+    #[expect(clippy::cast_possible_truncation, reason = "at most NAME_BYTES")]
+    fn write(&self, name: &str) {
+        let end = (0..=NAME_BYTES.min(name.len()))
+            .rev()
+            .find(|&end| name.is_char_boundary(end))
+            .unwrap_or(0);
+        let mut chunks = name.as_bytes()[..end].chunks(4);
+        for word in &self.bytes {
+            let mut four = [0; 4];
+            if let Some(chunk) = chunks.next() {
+                four[..chunk.len()].copy_from_slice(chunk);
+            }
+            word.store(u32::from_ne_bytes(four), Ordering::Relaxed);
+        }
+        self.length.store(end as u32, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Option<String> {
+        let length = self.length.load(Ordering::Relaxed) as usize;
+        let words = self.bytes.iter().map(|word| word.load(Ordering::Relaxed));
+        let bytes: Vec<u8> = words.flat_map(u32::to_ne_bytes).take(length).collect();
+        (length != 0).then(|| String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 

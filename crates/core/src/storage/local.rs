@@ -5,14 +5,13 @@
 //! since nobody can know how many times the pickle will be read.
 
 use core::any::Any;
-use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Address, Object, OutOfMemory, Shareable, Storage, thread};
-use crate::sync::mutex::RobustMutex;
+use super::fork_safe::ForkSafe;
+use super::{Address, Object, OutOfMemory, Shareable, thread};
 
 const ALIGNMENT: usize = 64;
 
@@ -56,38 +55,7 @@ struct Pin {
     object: Arc<dyn Any + Send + Sync>,
 }
 
-/// A lazily made map under a mutex that a forked child can use.
-struct Table {
-    mutex: RobustMutex,
-    pinned: UnsafeCell<Option<Pinned>>,
-}
-
-// SAFETY: `pinned` is only touched in `with`, under the mutex.
-unsafe impl Sync for Table {}
-
-static TABLE: Table = Table {
-    mutex: RobustMutex::new(),
-    pinned: UnsafeCell::new(None),
-};
-
-impl Table {
-    fn with<R>(&self, use_it: impl FnOnce(&mut Pinned) -> R) -> R {
-        if self.mutex.lock(Storage::Private) {
-            // Another thread was in the middle of a change when this process was forked off, so
-            // the map may be half changed: it is left alone and another one taken. (CPython
-            // stops its threads before it forks, and none is stopped here; so it takes a fork
-            // that bypasses the interpreter. Nothing is locked before forks instead: two threads
-            // that fork at once would wait for each other with the interpreter locked.)
-            // SAFETY: we hold the mutex; the old map isn't dropped, only overwritten.
-            unsafe { self.pinned.get().write(None) };
-        }
-        // SAFETY: we hold the mutex, and `use_it` can't come back here: it only looks up or
-        // inserts.
-        let result = use_it(unsafe { &mut *self.pinned.get() }.get_or_insert_default());
-        self.mutex.unlock(Storage::Private);
-        result
-    }
-}
+static TABLE: ForkSafe<Pinned> = ForkSafe::new();
 
 /// After a fork, in the child, before anything else: what the parent's other threads held
 /// counts as held by the dead from now on.

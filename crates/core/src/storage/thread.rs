@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
-//! Numbers for the threads of this process, and which of them a fork left behind.
+//! Numbers for the threads of this process, which of them a fork left behind, and how the kernel
+//! numbers them.
 
 use core::cell::Cell;
+use std::collections::HashMap;
 
 use super::Token;
+use super::fork_safe::ForkSafe;
 use crate::primitive::{AtomicU32, Ordering};
 
 /// The next thread's number.
@@ -29,7 +32,45 @@ pub(crate) fn current() -> Token {
 fn number_this_thread(number: &'static std::thread::LocalKey<Cell<u32>>) -> Token {
     // Relaxed: only uniqueness matters.
     number.set(NEXT.fetch_add(1, Ordering::Relaxed));
-    Token::from_bits(number.get()).expect("a process doesn't start 2^31 threads")
+    let token = Token::from_bits(number.get()).expect("a process doesn't start 2^31 threads");
+    // The mutex of the table asks for the number, so this comes after it is set. A thread that
+    // is ending, past its other values, isn't listed.
+    if ENTRY.try_with(|entry| entry.token.set(Some(token))).is_ok() {
+        IDS.with(|ids| ids.insert(token, kernel_id()));
+    }
+    token
+}
+
+/// The threads that have numbers and haven't ended.
+static IDS: ForkSafe<HashMap<Token, u32>> = ForkSafe::new();
+
+/// Ends with the thread, and ends its listing.
+struct Entry {
+    token: Cell<Option<Token>>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(token) = self.token.get() {
+            IDS.with(|ids| ids.remove(&token));
+        }
+    }
+}
+
+thread_local! {
+    static ENTRY: Entry = const { Entry { token: Cell::new(None) } };
+}
+
+fn kernel_id() -> u32 {
+    rustix::thread::gettid()
+        .as_raw_nonzero()
+        .get()
+        .unsigned_abs()
+}
+
+/// The kernel's number of a thread, if it hasn't ended.
+pub(super) fn id(token: Token) -> Option<u32> {
+    IDS.with(|ids| ids.get(&token).copied())
 }
 
 /// Whether a fork left the thread behind. (A thread that has merely ended isn't gone: nobody
@@ -44,4 +85,9 @@ pub(super) fn is_gone(token: Token) -> bool {
 pub(super) fn leave_others_behind() {
     SURVIVOR.store(current().bits(), Ordering::Relaxed);
     FORKED_AT.store(NEXT.load(Ordering::Relaxed), Ordering::Relaxed);
+    let me = current();
+    IDS.with(|ids| {
+        ids.clear();
+        ids.insert(me, kernel_id());
+    });
 }

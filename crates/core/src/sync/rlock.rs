@@ -31,6 +31,20 @@ unsafe impl Shareable for RLock {
 #[must_use]
 pub struct SavedDepth(u32);
 
+impl SavedDepth {
+    /// The number, for keeping it elsewhere; not zero.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+
+    /// Reads a number back; `None` for zero.
+    #[must_use]
+    pub fn new(depth: u32) -> Option<Self> {
+        (depth != 0).then_some(Self(depth))
+    }
+}
+
 /// The name of this thread, unique among all threads of a storage's processes.
 #[inline]
 fn this_thread(storage: Storage) -> u64 {
