@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import places
+import watched
 from results import summary
 
 if TYPE_CHECKING:
     from results import Summary
-
-import watched
 
 COMMAND = (
     *("cargo", "run", "--quiet", "--release", "--locked"),
