@@ -19,14 +19,9 @@ def facts() -> dict[str, object]:
         "kernel": platform.release(),
         "machine": platform.machine(),
         "load": os.getloadavg()[0],
-        "commit": commit(),
+        "commit": _git("rev-parse", "--short=10", "HEAD") or "unknown",
         "has_changes": bool(_git("status", "--porcelain")),
     }
-
-
-def commit() -> str:
-    """Return the short name of the commit that is checked out."""
-    return _git("rev-parse", "--short=10", "HEAD") or "unknown"
 
 
 def _git(*arguments: str) -> str:

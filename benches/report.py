@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 import floors
-import machine
 from contenders import OURS, STDLIB
 from session import OUTPUT
 
@@ -105,18 +104,21 @@ def _detail(details: dict[str, float], name: str) -> str:
 
 
 def write(
-    found: Sequence[OnInterpreter], floor: dict[str, Summary], settings: dict[str, object]
+    found: Sequence[OnInterpreter],
+    floor: dict[str, Summary],
+    where: dict[str, object],
+    settings: dict[str, object],
 ) -> Path:
     """Write the JSON file of this run and return its path."""
     now = time.strftime("%Y%m%d-%H%M%S")
     told = {
         "time": now,
-        "machine": machine.facts(),
+        "machine": where,
         "settings": settings,
         "floors_us": {name: one.as_json() for name, one in floor.items()},
         "interpreters": [one.as_json() for one in found],
     }
-    file = OUTPUT / f"{now}-{machine.commit()}.json"
+    file = OUTPUT / f"{now}-{where['commit']}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return file

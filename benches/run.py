@@ -18,6 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
 import floors
 import installation
 import interpreters
+import machine
 import report
 import venvs
 import watched
@@ -105,6 +106,7 @@ def _run(options: Options) -> int:
     chosen = installation.obtain(options.kinds, progress)
     missing = set(options.kinds) - {one.kind for one in chosen}
     found: list[OnInterpreter] = []
+    where = machine.facts()  # what is committed meanwhile isn't measured
     with contextlib.ExitStack() as stack:
         pythons = [stack.enter_context(installation.held(one, progress)) for one in chosen]
         progress.end("built and installed")
@@ -113,7 +115,7 @@ def _run(options: Options) -> int:
         for interpreter, python in zip(chosen, pythons, strict=True):
             found.append(_measure_on(interpreter, python, options, progress))
     print(f"\n{report.tables(found, floor)}\n")
-    file = report.write(found, floor, asdict(options))
+    file = report.write(found, floor, where, asdict(options))
     print(report.last_line(found, progress.seconds, file), flush=True)
     has_problems = any(measured.problems for one in found for measured in one.rows)
     return 1 if missing or has_problems else 0
