@@ -15,6 +15,7 @@ use crate::errors::{NOT_HELD, from_out_of_memory, owner_died};
 use crate::lock::Lock;
 use crate::object;
 use crate::rlock::RLock;
+use crate::shortcut::{Answer, shortcuts};
 use crate::wait::{Interruptible, wait};
 
 /// A condition variable: workers wait until another one notifies them.
@@ -95,6 +96,36 @@ impl AnyLock {
         match self {
             Self::Plain(lock) => lock.get().give_back(py),
             Self::Reentrant(lock) => lock.get().give_back(py),
+        }
+    }
+
+    /// Takes the lock if it is free.
+    #[inline]
+    fn try_enter(&self) -> bool {
+        match self {
+            Self::Plain(lock) => {
+                let object = lock.get().object();
+                object.try_acquire(object.storage())
+            }
+            Self::Reentrant(lock) => {
+                let object = lock.get().object();
+                object.try_acquire(object.storage())
+            }
+        }
+    }
+
+    /// Frees the lock if it is held.
+    #[inline]
+    fn try_give_back(&self) -> bool {
+        match self {
+            Self::Plain(lock) => {
+                let object = lock.get().object();
+                object.release(object.storage()).is_ok()
+            }
+            Self::Reentrant(lock) => {
+                let object = lock.get().object();
+                object.release(object.storage()).is_ok()
+            }
         }
     }
 
@@ -179,6 +210,11 @@ impl Condition {
         }
     }
 
+    /// Whether the caller may notify, but nobody waits.
+    fn notify_is_vain(&self) -> bool {
+        self.lock.is_held() && !self.object.has_waiters()
+    }
+
     fn wait_until(&self, py: Python<'_>, deadline: Option<Deadline>) -> PyResult<bool> {
         self.check_held(py, "wait for")?;
         let storage = self.object.storage();
@@ -208,6 +244,13 @@ fn not_held(py: Python<'_>, action: &str) -> PyErr {
         py,
         &format!("can't {action} a Condition without holding its lock"),
     )
+}
+
+shortcuts! { Condition:
+    "__enter__" (0) |it| (!it.is_derived && it.lock.try_enter()).then_some(Answer::True);
+    "__exit__" (3) |it| (!it.is_derived && it.lock.try_give_back()).then_some(Answer::None);
+    "notify" (0) |it| it.notify_is_vain().then_some(Answer::None);
+    "notify_all" (0) |it| it.notify_is_vain().then_some(Answer::None);
 }
 
 #[pymethods]

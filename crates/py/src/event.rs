@@ -8,6 +8,7 @@ use pyo3::types::{PyTuple, PyType};
 
 use crate::arguments::{Seconds, deadline};
 use crate::object;
+use crate::shortcut::shortcuts;
 use crate::wait::wait;
 
 /// A flag that workers wait for.
@@ -27,6 +28,10 @@ use crate::wait::wait;
 #[pyclass(module = "freethreading", frozen, weakref, subclass)]
 pub(crate) struct Event {
     object: Object<sync::Event>,
+}
+
+shortcuts! { Event:
+    "is_set" (0) |it| Some(it.object.is_set().into());
 }
 
 #[pymethods]

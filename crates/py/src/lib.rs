@@ -30,6 +30,7 @@ mod queue;
 mod rlock;
 mod runtime;
 mod semaphore;
+mod shortcut;
 mod simple_queue;
 mod wait;
 mod watchdog;
@@ -70,7 +71,14 @@ mod _native {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        let py = module.py();
         super::message::initialize();
-        super::fork::register(module.py())
+        Lock::add_shortcuts(py)?;
+        RLock::add_shortcuts(py)?;
+        Semaphore::add_shortcuts(py)?;
+        BoundedSemaphore::add_shortcuts(py)?;
+        Event::add_shortcuts(py)?;
+        Condition::add_shortcuts(py)?;
+        super::fork::register(py)
     }
 }

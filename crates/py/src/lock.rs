@@ -11,6 +11,7 @@ use crate::arguments::{NegativeTimeout, Seconds, Truth, patience};
 use crate::errors::{NOT_HELD, owner_died};
 use crate::holder::describe_lock;
 use crate::object;
+use crate::shortcut::{Answer, shortcuts};
 use crate::wait::wait;
 
 /// A lock for the workers of this program: threads or processes, whatever the backend is.
@@ -73,6 +74,14 @@ impl Lock {
             .release(self.object.storage())
             .map_err(|NotHeld| NOT_HELD.new_err(py, "release of a Lock that nobody holds"))
     }
+}
+
+shortcuts! { Lock:
+    "acquire" (0) |it| it.object.try_acquire(it.object.storage()).then_some(Answer::True);
+    "release" (0) |it| it.object.release(it.object.storage()).ok().map(|()| Answer::None);
+    "__enter__" (0) |it| it.object.try_acquire(it.object.storage()).then_some(Answer::True);
+    "__exit__" (3) |it| it.object.release(it.object.storage()).ok().map(|()| Answer::None);
+    "locked" (0) |it| Some(it.object.is_locked().into());
 }
 
 #[pymethods]

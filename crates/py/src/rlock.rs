@@ -13,6 +13,7 @@ use crate::arguments::{NegativeTimeout, Seconds, Truth, patience};
 use crate::errors::{NOT_HELD, owner_died};
 use crate::holder::describe_lock;
 use crate::object;
+use crate::shortcut::{Answer, shortcuts};
 use crate::wait::wait;
 
 /// A reentrant lock: the thread that holds it may acquire it again, and releases it as often.
@@ -72,6 +73,14 @@ impl RLock {
 #[cold]
 fn not_held(py: Python<'_>) -> PyErr {
     NOT_HELD.new_err(py, "release of an RLock that this thread doesn't hold")
+}
+
+shortcuts! { RLock:
+    "acquire" (0) |it| it.object.try_acquire(it.object.storage()).then_some(Answer::True);
+    "release" (0) |it| it.object.release(it.object.storage()).ok().map(|()| Answer::None);
+    "__enter__" (0) |it| it.object.try_acquire(it.object.storage()).then_some(Answer::True);
+    "__exit__" (3) |it| it.object.release(it.object.storage()).ok().map(|()| Answer::None);
+    "locked" (0) |it| Some(it.object.is_locked().into());
 }
 
 #[pymethods]

@@ -10,6 +10,7 @@ use pyo3::types::{PyTuple, PyType};
 
 use crate::arguments::{NegativeTimeout, Seconds, Truth, Whole, patience};
 use crate::object;
+use crate::shortcut::{Answer, shortcuts};
 use crate::wait::wait;
 
 type Permits = Object<sync::Semaphore>;
@@ -111,6 +112,13 @@ pub(crate) struct Semaphore {
     object: Permits,
 }
 
+shortcuts! { Semaphore:
+    "acquire" (0) |it| it.object.try_acquire().then_some(Answer::True);
+    "release" (0) |it| it.object.release(it.object.storage()).ok().map(|()| Answer::None);
+    "__enter__" (0) |it| it.object.try_borrow(it.object.storage()).then_some(Answer::True);
+    "__exit__" (3) |it| it.object.give_back(it.object.storage()).ok().map(|()| Answer::None);
+}
+
 #[pymethods]
 impl Semaphore {
     #[new]
@@ -204,6 +212,13 @@ impl Semaphore {
 #[pyclass(module = "freethreading", frozen, weakref, subclass)]
 pub(crate) struct BoundedSemaphore {
     object: Permits,
+}
+
+shortcuts! { BoundedSemaphore:
+    "acquire" (0) |it| it.object.try_acquire().then_some(Answer::True);
+    "release" (0) |it| it.object.release(it.object.storage()).ok().map(|()| Answer::None);
+    "__enter__" (0) |it| it.object.try_borrow(it.object.storage()).then_some(Answer::True);
+    "__exit__" (3) |it| it.object.give_back(it.object.storage()).ok().map(|()| Answer::None);
 }
 
 #[pymethods]

@@ -99,12 +99,19 @@ impl Condition {
         }
     }
 
+    /// Whether somebody waits. Exact while the user's lock is held, for who waits has entered
+    /// before it released that.
+    #[inline]
+    #[must_use]
+    pub fn has_waiters(&self) -> bool {
+        !self.waiters.is_empty()
+    }
+
     /// Wakes the `count` longest waiters, or all if there are fewer. The user's lock must be
     /// held. Returns how many.
     #[inline]
     pub fn notify(&self, storage: Storage, count: usize) -> usize {
-        // Who waits has entered before it released the user's lock, which the caller holds.
-        if self.waiters.is_empty() {
+        if !self.has_waiters() {
             return 0;
         }
         self.notify_waiters(storage, count)

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: MIT
+//! Lets the crate ask which Python it is built for.
+
+fn main() {
+    pyo3_build_config::use_pyo3_cfgs();
+}
