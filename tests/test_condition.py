@@ -489,3 +489,13 @@ def test_a_waiter_that_was_killed_swallows_no_notification() -> None:
         condition.notify()
     assert woken.get(timeout=DEADLINE) is True
     finish(*workers)
+
+
+@every_lock
+def test_locked_tells_whether_its_lock_is_held(make: Callable[[], Condition]) -> None:
+    """As in the stdlib since 3.14."""
+    condition = make()
+    assert condition.locked() is False
+    with condition:
+        assert condition.locked() is True
+    assert condition.locked() is False

@@ -199,3 +199,35 @@ def test_the_program_ends_cleanly_whatever_was_made() -> None:
         options=("-W", "error", "-X", "dev"),
     ).check()
     assert finished.stderr == ""
+
+
+def test_the_native_module_may_be_imported_again() -> None:
+    """Its classes are the same then, and so are their methods."""
+    finished = run_python("""
+        import importlib, sys
+        from freethreading import Lock, Semaphore
+        del sys.modules["freethreading._native"]
+        again = importlib.import_module("freethreading._native")
+        assert again.Lock is Lock
+        for thing in (Lock(), Semaphore()):
+            assert thing.acquire()
+            assert not thing.acquire(timeout=0.01)
+            thing.release()
+        print("works")
+    """).check()
+    assert finished.stdout == "works\n"
+
+
+def test_ten_thousand_primitives_cost_at_most_one_descriptor() -> None:
+    """Each of multiprocessing's costs a named semaphore, or several."""
+    finished = run_python("""
+        import os
+        from freethreading import Barrier, Condition, Event, Lock, RLock, Semaphore
+
+        makers = [Lock, RLock, Semaphore, Event, Condition, lambda: Barrier(2)]
+        if __name__ == "__main__":
+            before = len(os.listdir("/proc/self/fd"))
+            things = [makers[index % len(makers)]() for index in range(10_000)]
+            print(len(os.listdir("/proc/self/fd")) - before)
+    """).check()
+    assert int(finished.stdout) <= 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import freethreading
 from freethreading import Event, Lock, OwnerDiedError, Queue, RLock, Worker
 from support import wait_until
 from test_worker import (
@@ -358,6 +359,26 @@ def tell_owner_died(lock: Lock, results: Queue[str]) -> None:
 
 
 @only_processes
+@pytest.mark.parametrize("kind", [Lock, RLock])
+def test_the_error_tells_the_name_of_the_dead(kind: type[Lock | RLock]) -> None:
+    lock, held = kind(), Event()
+    worker = start(die_holding, lock, held, "kill")
+    worker.join(DEADLINE)
+    with pytest.raises(OwnerDiedError, match=re.escape(repr(worker.name))):
+        lock.acquire(timeout=DEADLINE)
+
+
+@only_processes
+@pytest.mark.parametrize("kind", [Lock, RLock])
+def test_who_only_polls_learns_of_the_death(kind: type[Lock | RLock]) -> None:
+    lock, held = kind(), Event()
+    start(die_holding, lock, held, "kill").join(DEADLINE)
+    with pytest.raises(OwnerDiedError):
+        wait_until(lambda: lock.acquire(blocking=False), "the owner is found dead")
+    assert lock.acquire(blocking=False)
+
+
+@only_processes
 def test_those_who_wait_already_learn_of_the_death() -> None:
     """A3: whoever waited for a dead owner's lock hung for ever."""
     lock, held, go = Lock(), Event(), Event()
@@ -420,17 +441,40 @@ def test_repr_tells_whether_it_is_held_and_how_many_wait() -> None:
     assert "unlocked" in repr(lock)
 
 
-@only_processes
 @pytest.mark.parametrize("kind", [Lock, RLock])
 def test_repr_tells_who_holds_it(kind: type[Lock | RLock]) -> None:
     """A deadlock can be understood."""
     lock, held, go = kind(), Event(), Event()
+    results: Queue[int] = Queue()
     owner = start(hold, lock, held, go)
     assert held.wait(DEADLINE)
-    shown = repr(lock)
+    waiter = start(wait_for_lock, lock, results, 0)
+    number = f"pid {owner.ident}" if PROCESSES else f"thread {owner.ident}"
+    holder = f"<freethreading.{kind.__name__} locked by {owner.name!r} ({number})"
+    wait_until(lambda: repr(lock).startswith(holder + ", 1 waiting"), "the waiter is seen")
+    go.set()
+    finish(owner, waiter)
+    assert repr(lock) == f"<freethreading.{kind.__name__} unlocked>"
+
+
+def hold_again_and_again(lock: RLock, held: Event, go: Event) -> None:
+    with lock, lock, lock:
+        hold(lock, held, go)
+
+
+def test_repr_tells_how_often_an_rlock_was_acquired() -> None:
+    lock, held, go = RLock(), Event(), Event()
+    owner = start(hold_again_and_again, lock, held, go)
+    assert held.wait(DEADLINE)
+    assert ", depth 4>" in repr(lock)
     go.set()
     finish(owner)
-    assert owner.name in shown or str(owner.ident) in shown, shown
+
+
+def test_repr_knows_the_main_worker() -> None:
+    lock = Lock()
+    with lock:
+        assert repr(freethreading.current_worker().name) in repr(lock)
 
 
 def is_alive(pid: int) -> bool:

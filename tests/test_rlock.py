@@ -238,3 +238,40 @@ def test_a_dead_owner_is_an_error_and_then_the_lock_works(how: str) -> None:
     assert lock.acquire(timeout=DEADLINE)
     lock.release()
     assert try_elsewhere(lock)
+
+
+def tell_locked(lock: RLock, results: Queue[bool]) -> None:
+    results.put(lock.locked())
+
+
+def test_every_worker_sees_whether_it_is_locked() -> None:
+    """As in the stdlib since 3.14."""
+    lock = RLock()
+    results: Queue[bool] = Queue()
+    for is_locked in (False, True):
+        if is_locked:
+            lock.acquire()
+        finish(start(tell_locked, lock, results))
+        assert results.get(timeout=DEADLINE) is lock.locked() is is_locked
+
+
+def test_threadings_condition_works_over_it() -> None:
+    """It asks its lock for what only an RLock knows: who holds it, and how often."""
+    lock = RLock()
+    condition = threading.Condition(lock)  # type: ignore[arg-type]
+    ready: list[str] = []
+
+    def notify() -> None:
+        with condition:
+            ready.append("ready")
+            condition.notify()
+
+    with condition, condition:
+        thread = threading.Thread(target=notify)
+        thread.start()
+        assert condition.wait_for(lambda: ready, timeout=DEADLINE) == ["ready"]
+        assert lock.locked()
+    thread.join(DEADLINE)
+    assert not lock.locked()
+    with pytest.raises(RuntimeError):
+        condition.notify()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from freethreading import BoundedSemaphore, Event, Lock, Queue, Semaphore
+from support import wait_until
 from test_lock import Counter, increment
 from test_worker import (
     DEADLINE,
@@ -289,6 +290,64 @@ def test_a_permit_taken_by_acquire_stays_taken(kind: Kind) -> None:
     start(take_and_die, semaphore).join(DEADLINE)
     assert semaphore.acquire(blocking=False)
     assert not semaphore.acquire(timeout=1.2)
+
+
+def borrow_and_hold(semaphore: Semaphore, held: Queue[int]) -> None:
+    with semaphore:
+        held.put(os.getpid())
+        signal.pause()
+
+
+@only_processes
+@both_kinds
+def test_a_permit_taken_by_with_comes_back_when_its_process_is_killed(kind: Kind) -> None:
+    semaphore = kind(2)
+    held: Queue[int] = Queue()
+    workers = [start(borrow_and_hold, semaphore, held) for _ in range(2)]
+    for _ in workers:
+        held.get(timeout=DEADLINE)
+    assert not semaphore.acquire(blocking=False)
+    kill(workers[0])
+    assert semaphore.acquire(timeout=DEADLINE)
+    assert not semaphore.acquire(blocking=False)
+    kill(workers[1])
+    wait_until(lambda: semaphore.acquire(blocking=False), "who polls gets it, too")
+    semaphore.release()
+    semaphore.release()
+    assert permits(semaphore) == 2
+
+
+@only_processes
+@both_kinds
+def test_those_who_wait_get_the_permits_of_the_killed(kind: Kind) -> None:
+    semaphore = kind(1)
+    held: Queue[int] = Queue()
+    results: Queue[bool] = Queue()
+    owner = start(borrow_and_hold, semaphore, held)
+    held.get(timeout=DEADLINE)
+    waiter = start(acquire_and_tell, semaphore, results)
+    wait_until_asleep(waiter)
+    kill(owner)
+    assert results.get(timeout=DEADLINE) is True
+    finish(waiter)
+
+
+@only_processes
+@both_kinds
+def test_a_permit_given_back_before_the_death_comes_back_once(kind: Kind) -> None:
+    semaphore = kind(2)
+    worker = start(borrow_and_die_later, semaphore)
+    worker.join(DEADLINE)
+    assert worker.exitcode == -signal.SIGKILL
+    assert semaphore.acquire(timeout=DEADLINE)
+    assert semaphore.acquire(timeout=DEADLINE)
+    assert not semaphore.acquire(timeout=1.2)
+
+
+def borrow_and_die_later(semaphore: Semaphore) -> None:
+    with semaphore, semaphore:
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @only_processes
