@@ -1301,3 +1301,31 @@ def test_pickling_beside_an_import_of_multiprocessing() -> None:
         """
     ).check()
     assert finished.stdout == "True\n"
+
+
+def use(*things: object, **named: object) -> None:
+    """Take arguments."""
+    assert things
+    assert named
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 14) or not sysconfig.get_config_var("Py_GIL_DISABLED"),
+    reason="needs a free-threaded build that can do it",
+)
+def test_references_to_what_threads_share_are_not_counted() -> None:
+    """A17: counting those to a lock took most of its time. The garbage collector frees it."""
+    gc.disable()
+    try:
+        lock, event, semaphore = Lock(), Event(), Semaphore()
+        lasting = [weakref.ref(each) for each in (lock, event, semaphore)]
+        barrier, unshared = Barrier(1), Lock()
+        counted = [weakref.ref(each) for each in (barrier, unshared)]
+        finish(start(use, lock, [event], barrier, each=semaphore))
+        del lock, event, semaphore, barrier, unshared
+        assert all(each() is None for each in counted)
+        assert all(each() is not None for each in lasting)
+        gc.collect()
+        assert all(each() is None for each in lasting)
+    finally:
+        gc.enable()

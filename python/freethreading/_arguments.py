@@ -77,7 +77,7 @@ def checked_initializer(owner: str, initializer: object, initargs: object) -> tu
     arguments = checked_positional(owner, "initargs", initargs)
     check_picklable(owner, "initializer", initializer)
     for index, argument in enumerate(arguments):
-        check_picklable(owner, f"initargs[{index}]", argument)
+        check_picklable(owner, f"initargs[{index}]", argument, lasts=True)
     return arguments
 
 

@@ -35,5 +35,5 @@ def check_arguments(
         message = f"Worker: kwargs must be a mapping or None, not {type(kwargs).__name__}"
         raise TypeError(message) from error
     _native.check_picklable("Worker", "target", target)
-    _native.check_arguments("Worker", kept_args, kept_kwargs)
+    _native.check_arguments("Worker", kept_args, kept_kwargs, lasts=True)
     return kept_args, kept_kwargs

@@ -2,9 +2,11 @@
 //! What all classes share: making their objects, pickling them as handles, comparing them.
 
 use core::cell::{Cell, RefCell};
+#[cfg(all(Py_3_14, Py_GIL_DISABLED))]
+use core::ffi::c_int;
 
 use freethreading_core::storage::handle::{self, Purpose};
-use freethreading_core::storage::{Object, Shareable, Token};
+use freethreading_core::storage::{Kind, Object, Shareable, Token};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple, PyType};
@@ -18,6 +20,8 @@ thread_local! {
     static RESTORING: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
     /// How many trial picklings this thread is in.
     static TRIALS: Cell<u32> = const { Cell::new(0) };
+    /// Whether what is pickled in the innermost of them lasts as long as workers do.
+    static LASTS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Makes the object of a class: a new one that `initialize` completes, or, within [`restore`],
@@ -72,8 +76,13 @@ pub(crate) fn reduce<'py, T: Shareable>(
     let py = instance.py();
     let restore = RESTORE.get(py)?;
     let (purpose, ticket) = purpose(py, object)?;
-    let handle = PyBytes::new(py, &handle::encode(object, purpose));
     let class = instance.get_type();
+    // Queues, barriers and derived classes hold what is the user's.
+    let holds_nothing = !matches!(T::KIND, Kind::Queue | Kind::Barrier) && class.is(base);
+    if LASTS.get() && holds_nothing {
+        spare_counting(instance);
+    }
+    let handle = PyBytes::new(py, &handle::encode(object, purpose));
     let state = instance.getattr_opt("__dict__")?;
     let arguments = (base, class, arguments, handle, ticket);
     (restore, arguments, state).into_pyobject(py)
@@ -122,20 +131,43 @@ fn spawning_popen(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
 }
 
 /// While it lives, this thread pickles only to see whether it can.
-pub(crate) struct Trial(());
+pub(crate) struct Trial {
+    lasted_before: bool,
+}
 
 impl Trial {
-    pub(crate) fn begin() -> Self {
+    pub(crate) fn begin(lasts: bool) -> Self {
         TRIALS.set(TRIALS.get() + 1);
-        Self(())
+        Self {
+            lasted_before: LASTS.replace(lasts),
+        }
     }
 }
 
 impl Drop for Trial {
     fn drop(&mut self) {
+        LASTS.set(self.lasted_before);
         TRIALS.set(TRIALS.get() - 1);
     }
 }
+
+/// Spares the threads that are going to share an instance the counting of their references to
+/// it, on which they would queue up. From then on only the garbage collector frees it, so this
+/// is for what lasts, and holds nothing of the user's.
+#[cfg(all(Py_3_14, Py_GIL_DISABLED))]
+#[expect(unsafe_code, reason = "a function of the C API that PyO3 doesn't have")]
+fn spare_counting(instance: &Bound<'_, PyAny>) {
+    unsafe extern "C" {
+        fn PyUnstable_Object_EnableDeferredRefcount(object: *mut pyo3::ffi::PyObject) -> c_int;
+    }
+    // SAFETY: since 3.14 the interpreter has it, with this signature; it takes any object, at any
+    // time, from any thread, and can't fail.
+    unsafe { PyUnstable_Object_EnableDeferredRefcount(instance.as_ptr()) };
+}
+
+/// With a GIL, or before 3.14, there is nothing to spare.
+#[cfg(not(all(Py_3_14, Py_GIL_DISABLED)))]
+fn spare_counting(_instance: &Bound<'_, PyAny>) {}
 
 /// `instance == other`: whether both mean the same object.
 pub(crate) fn is_same<T: Shareable>(object: &Object<T>, other: &Object<T>) -> bool {

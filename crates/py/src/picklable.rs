@@ -20,14 +20,21 @@ const MAX_DEPTH: u32 = 16;
 
 /// Raise ValueError, naming `owner` and `part`, if `obj` can't be pickled.
 ///
-/// The exception of pickling is the cause. KeyboardInterrupt and SystemExit pass.
+/// The exception of pickling is the cause. KeyboardInterrupt and SystemExit pass. What lasts as
+/// long as workers do will be used by many threads, and is prepared for that.
 #[pyfunction]
-pub(crate) fn check_picklable(owner: &str, part: &str, obj: &Bound<'_, PyAny>) -> PyResult<()> {
+#[pyo3(signature = (owner, part, obj, *, lasts = false))]
+pub(crate) fn check_picklable(
+    owner: &str,
+    part: &str,
+    obj: &Bound<'_, PyAny>,
+    lasts: bool,
+) -> PyResult<()> {
     if is_plain(obj, MAX_DEPTH) {
         return Ok(());
     }
     let py = obj.py();
-    let Err(error) = try_pickling(obj) else {
+    let Err(error) = try_pickling(obj, lasts) else {
         return Ok(());
     };
     let wants_out =
@@ -51,14 +58,16 @@ pub(crate) fn check_picklable(owner: &str, part: &str, obj: &Bound<'_, PyAny>) -
 
 /// Raise ValueError, naming `owner` and the argument, if one of them can't be pickled.
 #[pyfunction]
+#[pyo3(signature = (owner, args, kwargs, *, lasts = false))]
 pub(crate) fn check_arguments(
     owner: &str,
     args: &Bound<'_, PyTuple>,
     kwargs: &Bound<'_, PyMapping>,
+    lasts: bool,
 ) -> PyResult<()> {
     for (index, value) in args.iter().enumerate() {
         if !is_plain(&value, MAX_DEPTH) {
-            check_picklable(owner, &format!("args[{index}]"), &value)?;
+            check_picklable(owner, &format!("args[{index}]"), &value, lasts)?;
         }
     }
     if kwargs.is_empty()? {
@@ -67,17 +76,17 @@ pub(crate) fn check_arguments(
     for item in kwargs.items()?.iter() {
         let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
         if !is_plain(&value, MAX_DEPTH) {
-            check_picklable(owner, &format!("kwargs[{}]", key.repr()?), &value)?;
+            check_picklable(owner, &format!("kwargs[{}]", key.repr()?), &value, lasts)?;
         }
     }
     Ok(())
 }
 
-fn try_pickling(obj: &Bound<'_, PyAny>) -> PyResult<()> {
+fn try_pickling(obj: &Bound<'_, PyAny>, lasts: bool) -> PyResult<()> {
     static TRY_PICKLING: Imported = Imported::new("freethreading._picklable", "try_pickling");
     let py = obj.py();
     let try_pickling = TRY_PICKLING.get(py)?;
-    let _trial = Trial::begin();
+    let _trial = Trial::begin(lasts);
     try_pickling.call1((obj,)).map(drop)
 }
 
