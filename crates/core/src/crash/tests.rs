@@ -2,15 +2,17 @@
 //! A process is killed at each step of each operation; the survivor mends what it left.
 
 use core::time::Duration;
+use std::thread;
 
 use super::testing::{Child, NEVER, alone, arm, die_at, die_everywhere};
 use crate::deadline::Deadline;
 use crate::family::Family;
 use crate::park::Uninterruptible;
+use crate::primitive::{AtomicU32, Ordering};
 use crate::queue::{Get, Patience, Put, Queue};
 use crate::storage::{Object, Shareable, Storage};
 use crate::sync::{
-    Acquire, Barrier, Condition, Lock, Notified, Semaphore, SemaphoreAcquire, Waiting,
+    Acquire, Barrier, BarrierWait, Condition, Lock, Notified, Semaphore, SemaphoreAcquire, Waiting,
 };
 
 fn family() -> &'static Family {
@@ -354,4 +356,68 @@ fn a_barrier_left_to_a_timeout() {
             assert_eq!(barrier.waiting(shared()), 0);
         },
     );
+}
+
+/// The last party of a cycle was killed when it had told some of the others, but not all, that
+/// the cycle is complete; the rest waited for ever.
+#[test]
+fn a_barriers_last_party() {
+    let _alone = alone();
+    for has_action in [false, true] {
+        for steps in 0.. {
+            if last_party_dies_at(steps, has_action) == Child::Finished {
+                assert!(steps > 2, "there were no steps to be killed at");
+                break;
+            }
+        }
+    }
+}
+
+fn last_party_dies_at(steps: u32, has_action: bool) -> Child {
+    let barrier = new::<Barrier>();
+    barrier.initialize(3);
+    let wait = || {
+        let outcome = barrier.wait(shared(), has_action, None, &Uninterruptible);
+        match outcome {
+            BarrierWait::RunAction(turn) => {
+                let _ = barrier.finish(shared(), &turn, true);
+            }
+            BarrierWait::Passed(_) | BarrierWait::Broken => {}
+            BarrierWait::Interrupted | BarrierWait::OutOfMemory => panic!("{outcome:?}"),
+        }
+    };
+    let ended = AtomicU32::new(0);
+    let (child, is_over) = thread::scope(|threads| {
+        for _ in 0..2 {
+            threads.spawn(|| {
+                wait();
+                ended.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        assert!(comes_true(|| barrier.waiting(shared()) == 2));
+        let child = die_at(steps, wait);
+        // Both have ended, or will when they look around, or nobody has arrived.
+        let is_over = comes_true(|| {
+            let waiting = barrier.waiting(shared());
+            barrier.is_broken() || waiting == 2 || ended.load(Ordering::SeqCst) == 2
+        });
+        barrier.abort(shared());
+        (child, is_over)
+    });
+    assert!(is_over, "some wait for ever; killed at step {steps}");
+    barrier.reset(shared());
+    assert!(!barrier.is_broken());
+    child
+}
+
+/// Gives up after longer than a survivor needs to look around.
+fn comes_true(mut is_true: impl FnMut() -> bool) -> bool {
+    let end = Deadline::after(Duration::from_secs(10)).expect("soon");
+    while !is_true() {
+        if end.has_passed() {
+            return false;
+        }
+        thread::yield_now();
+    }
+    true
 }

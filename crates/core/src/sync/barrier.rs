@@ -3,8 +3,12 @@
 //!
 //! Everything is decided under the wait list's mutex. Waiters are told one by one how their
 //! cycle ended, so the barrier can be used again at once, whoever still is on the way out.
+//!
+//! A process that dies in the barrier breaks it: waiting, running the action, or in the critical
+//! section, where it may have told some that their cycle is complete and not the others.
 
 use super::wait_list::{Ending, Place, Section, Slept, WaitList};
+use crate::crash;
 use crate::deadline::Deadline;
 use crate::park::Park;
 use crate::primitive::AtomicU32;
@@ -75,6 +79,14 @@ impl Barrier {
         self.parties.store(parties, Relaxed);
     }
 
+    fn lock(&self, storage: Storage) -> Section<'_> {
+        let section = self.waiters.lock(storage);
+        if section.is_inherited() {
+            self.break_in(&section);
+        }
+        section
+    }
+
     /// Arrives, and waits until all have, or the barrier breaks, or `deadline` passes, which
     /// breaks it.
     pub fn wait(
@@ -84,7 +96,7 @@ impl Barrier {
         deadline: Option<Deadline>,
         park: &impl Park,
     ) -> BarrierWait {
-        let section = self.waiters.lock(storage);
+        let section = self.lock(storage);
         if self.broken.load(Relaxed) != 0 {
             return BarrierWait::Broken;
         }
@@ -95,9 +107,11 @@ impl Barrier {
             self.drag_floor(cycle);
             let turn = Turn { cycle, index };
             if has_action {
+                crash::step();
                 self.runner.store(storage.me().bits(), Relaxed);
                 return BarrierWait::RunAction(turn);
             }
+            crash::step();
             Self::tell_cycle(&section, cycle, RELEASED);
             return BarrierWait::Passed(index);
         }
@@ -123,7 +137,7 @@ impl Barrier {
                 slept => break slept,
             }
         };
-        let section = self.waiters.lock(storage);
+        let section = self.lock(storage);
         match (section.leave(place), slept) {
             (_, Slept::Interrupted) => BarrierWait::Interrupted,
             (Some(RELEASED), _) => BarrierWait::Passed(index),
@@ -138,8 +152,9 @@ impl Barrier {
     /// Ends the cycle whose action the caller ran; the caller's index, unless the action failed
     /// or the cycle was broken or reset meanwhile.
     pub fn finish(&self, storage: Storage, turn: &Turn, succeeded: bool) -> Option<u32> {
-        let section = self.waiters.lock(storage);
+        let section = self.lock(storage);
         self.runner.store(0, Relaxed);
+        crash::step();
         if !succeeded {
             self.break_in(&section);
             return None;
@@ -165,18 +180,19 @@ impl Barrier {
 
     /// Breaks the barrier until it is reset.
     pub fn abort(&self, storage: Storage) {
-        self.break_in(&self.waiters.lock(storage));
+        self.break_in(&self.lock(storage));
     }
 
     /// Mends the barrier; who waits in it gets [`BarrierWait::Broken`].
     pub fn reset(&self, storage: Storage) {
-        let section = self.waiters.lock(storage);
+        let section = self.lock(storage);
         self.end_all(&section);
         self.broken.store(0, Relaxed);
     }
 
     fn break_in(&self, section: &Section<'_>) {
         self.broken.store(1, Relaxed);
+        crash::step();
         self.end_all(section);
     }
 
@@ -187,6 +203,8 @@ impl Barrier {
         for waiter in section.waiting() {
             let _ = section.tell(waiter, BROKEN);
         }
+        // Nobody waits for it any more, so its death concerns nobody.
+        self.runner.store(0, Relaxed);
     }
 
     fn tell_cycle(section: &Section<'_>, cycle: u32, ending: Ending) {
@@ -197,11 +215,10 @@ impl Barrier {
 
     #[cold]
     fn break_if_somebody_died(&self, storage: Storage) {
-        let section = self.waiters.lock(storage);
+        let section = self.lock(storage);
         let runner = Token::from_bits(self.runner.load(Relaxed));
         let runner_died = runner.is_some_and(|runner| storage.is_gone(runner));
         if section.bury_dead(|_, _| false) > 0 || runner_died {
-            self.runner.store(0, Relaxed);
             self.break_in(&section);
         }
     }
@@ -226,7 +243,7 @@ impl Barrier {
     /// How many wait in the cycle that fills now.
     #[must_use]
     pub fn waiting(&self, storage: Storage) -> u32 {
-        let section = self.waiters.lock(storage);
+        let section = self.lock(storage);
         Self::arrived(&section, self.cycle.load(Relaxed))
     }
 

@@ -90,6 +90,8 @@ pub(super) struct Place(Address);
 pub(super) struct Section<'a> {
     list: &'a WaitList,
     storage: Storage,
+    /// Whether the one before died in it.
+    is_inherited: bool,
 }
 
 /// A waiter as others see it.
@@ -123,12 +125,12 @@ pub(super) enum Slept {
 
 impl WaitList {
     pub(super) fn lock(&self, storage: Storage) -> Section<'_> {
-        let needs_mending = self.mutex.lock(storage);
         let section = Section {
             list: self,
             storage,
+            is_inherited: self.mutex.lock(storage),
         };
-        if needs_mending {
+        if section.is_inherited {
             section.mend();
         }
         section
@@ -198,6 +200,12 @@ fn chain(storage: Storage, first: &AtomicU64) -> impl Iterator<Item = (Address, 
 }
 
 impl<'a> Section<'a> {
+    /// Whether the mutex was taken from a holder that died. The list is whole again; of what
+    /// that holder did with it, anything may be missing.
+    pub(super) fn is_inherited(&self) -> bool {
+        self.is_inherited
+    }
+
     /// Enters this thread as the last waiter.
     pub(super) fn enter(&self, tag: u32) -> Result<Place, OutOfMemory> {
         let (address, new) = self.take_spare().map_or_else(|| self.allocate(), Ok)?;
