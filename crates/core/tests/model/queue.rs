@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: MIT
-//! Random sequences of operations against a model that is plainly right.
-
-mod support;
+//! The queue against a `VecDeque`.
 
 use std::collections::VecDeque;
 
+use crate::shared;
 use freethreading_core::park::Uninterruptible;
 use freethreading_core::queue::{Attempt, Get, Patience, Put, Queue, TooManyDone};
 use freethreading_core::storage::{Object, Storage};
-use freethreading_core::sync::{AboveBound, Semaphore};
 use proptest::prelude::*;
-use support::shared;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -85,7 +82,7 @@ fn queue_agrees(storage: Storage, capacity: u32, steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::config())]
 
     #[test]
     fn a_private_queue_agrees_with_a_deque(capacity in 0_u32..6, steps in steps()) {
@@ -95,30 +92,5 @@ proptest! {
     #[test]
     fn a_shared_queue_agrees_with_a_deque(capacity in 0_u32..6, steps in steps()) {
         queue_agrees(shared(), capacity, &steps);
-    }
-
-    #[test]
-    fn a_semaphore_agrees_with_a_number(
-        permits in 0_u32..5,
-        is_bounded: bool,
-        releases in prop::collection::vec(any::<bool>(), 0..100),
-    ) {
-        for storage in [Storage::Private, shared()] {
-            let semaphore: Object<Semaphore> = Object::new(storage).expect("memory");
-            semaphore.initialize(permits, is_bounded);
-            let mut model = permits;
-            for &release in &releases {
-                if release {
-                    let is_above = is_bounded && model == permits;
-                    let expected = if is_above { Err(AboveBound) } else { Ok(()) };
-                    prop_assert_eq!(semaphore.release(storage), expected);
-                    model += u32::from(!is_above);
-                } else {
-                    prop_assert_eq!(semaphore.try_acquire(), model > 0);
-                    model = model.saturating_sub(1);
-                }
-                prop_assert_eq!(semaphore.value(), model);
-            }
-        }
     }
 }
