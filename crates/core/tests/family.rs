@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use freethreading_core::family::{Family, FamilyError};
 use freethreading_core::park::Uninterruptible;
@@ -20,7 +20,7 @@ use freethreading_core::sync::{
     Acquire, Barrier, BarrierWait, Condition, Event, EventWait, Lock, Notified, RLock, Semaphore,
     SemaphoreAcquire,
 };
-use support::{Child, alone, at_once, check, exit_child, shared, soon, until};
+use support::{Child, Random, alone, at_once, check, exit_child, shared, soon, until};
 
 const FOREVER: Patience = Patience::Until(None);
 
@@ -55,27 +55,6 @@ fn census() -> (usize, u64, usize) {
     family().reap_dead();
     let slots = family().processes().iter().count();
     (family().object_count(), family().bytes_taken(), slots)
-}
-
-/// Numbers that are different each time but the same in each run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-
-    /// Lets a random moment pass.
-    fn spin(&mut self, most: Duration) {
-        let most = u64::try_from(most.as_nanos()).expect("short");
-        let end = Instant::now() + Duration::from_nanos(self.below(most));
-        while Instant::now() < end {
-            std::hint::spin_loop();
-        }
-    }
 }
 
 #[test]

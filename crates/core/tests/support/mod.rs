@@ -99,6 +99,27 @@ impl Park for GivingUp<'_> {
     }
 }
 
+/// Numbers that are different each time, but the same for the same seed, which isn't zero.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+
+    /// Lets a random moment pass.
+    pub(crate) fn spin(&mut self, most: Duration) {
+        let most = u64::try_from(most.as_nanos()).expect("short");
+        let end = Instant::now() + Duration::from_nanos(self.below(most));
+        while Instant::now() < end {
+            std::hint::spin_loop();
+        }
+    }
+}
+
 /// Tests that count what is in the family's memory, or fork, run one at a time.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
