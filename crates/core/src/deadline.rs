@@ -4,7 +4,22 @@
 
 use core::time::Duration;
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::Timespec;
+#[cfg(not(loom))]
+use rustix::time::{ClockId, clock_gettime};
+
+#[cfg(not(loom))]
+fn now() -> Timespec {
+    clock_gettime(ClockId::Monotonic)
+}
+
+/// The time of the model, which starts at zero.
+#[cfg(loom)]
+fn now() -> Timespec {
+    crate::futex::modelled::now()
+        .try_into()
+        .expect("a model takes no centuries")
+}
 
 const NANOS_PER_SEC: i64 = 1_000_000_000;
 
@@ -19,7 +34,7 @@ impl Deadline {
     /// Now.
     #[must_use]
     pub fn now() -> Self {
-        let now = clock_gettime(ClockId::Monotonic);
+        let now = now();
         Self {
             secs: now.tv_sec,
             nanos: now.tv_nsec,
@@ -55,6 +70,12 @@ impl Deadline {
     )]
     pub(crate) fn millis(self) -> u32 {
         (self.secs.wrapping_mul(1000) + self.nanos / 1_000_000) as u32
+    }
+
+    /// Whether it comes no later than when `time` has passed since the clock's zero.
+    #[cfg(loom)]
+    pub(crate) fn is_at_or_before(self, time: Duration) -> bool {
+        Timespec::try_from(time).is_ok_and(|time| self.timespec() <= time)
     }
 
     pub(crate) fn timespec(self) -> Timespec {

@@ -5,12 +5,16 @@
 //! where the word lives ([`Scope`]), and a signal ends the wait ([`Woken::BySignal`]), so that
 //! the handlers of the language above can run.
 
-use core::num::NonZeroU32;
+#[cfg(not(loom))]
+mod kernel;
+#[cfg(loom)]
+pub(crate) mod modelled;
 
-use rustix::io::Errno;
-use rustix::thread::futex::{Flags, wait_bitset, wake as futex_wake};
+#[cfg(not(loom))]
+pub use kernel::{wait, wake};
+#[cfg(loom)]
+pub use modelled::{wait, wake};
 
-use crate::deadline::Deadline;
 use crate::primitive::{AtomicU32, AtomicU64};
 
 /// Who can meet in a futex word: the threads of this process, or all who map its memory.
@@ -20,15 +24,6 @@ pub enum Scope {
     Private,
     /// The word is in memory that other processes map, too.
     Shared,
-}
-
-impl Scope {
-    fn flags(self) -> Flags {
-        match self {
-            Self::Private => Flags::PRIVATE,
-            Self::Shared => Flags::empty(),
-        }
-    }
 }
 
 /// Why a sleep ended.
@@ -65,43 +60,13 @@ impl FutexWord for AtomicU64 {
     }
 }
 
-/// Sleeps while the low half of `word` is `expected`, at most until `deadline`.
-pub fn wait(
-    word: &impl FutexWord,
-    expected: u32,
-    scope: Scope,
-    deadline: Option<Deadline>,
-) -> Woken {
-    // FUTEX_WAIT_BITSET takes an absolute time of the monotonic clock, plain FUTEX_WAIT only
-    // a relative one, which would stretch with each signal.
-    let until = deadline.map(Deadline::timespec);
-    match wait_bitset(
-        word.low_half(),
-        scope.flags(),
-        expected,
-        until.as_ref(),
-        NonZeroU32::MAX,
-    ) {
-        Err(Errno::TIMEDOUT) => Woken::ByDeadline,
-        Err(Errno::INTR) => Woken::BySignal,
-        // EAGAIN: the word had already changed. Anything else can't happen to a valid,
-        // aligned reference; treated as a spurious wake it costs a turn of the caller's loop.
-        Ok(()) | Err(_) => Woken::Maybe,
-    }
-}
-
-/// Wakes up to `count` sleepers; says how many there were.
-pub fn wake(word: &impl FutexWord, count: u32, scope: Scope) -> usize {
-    // The kernel reads the count as a signed number.
-    futex_wake(word.low_half(), scope.flags(), count.min(i32::MAX as u32)).unwrap_or(0)
-}
-
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use core::time::Duration;
 
     use super::*;
-    use crate::primitive::Ordering;
+    use crate::deadline::Deadline;
+    use crate::primitive::{AtomicU32, Ordering};
 
     #[test]
     fn a_changed_word_does_not_sleep() {

@@ -17,6 +17,8 @@ mod crash;
 pub mod deadline;
 pub mod family;
 pub mod futex;
+#[cfg(loom)]
+pub mod model;
 pub mod park;
 mod primitive;
 pub mod process;

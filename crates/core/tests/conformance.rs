@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 //! What every primitive promises, on both storages.
+#![cfg(not(loom))]
 
 mod support;
 

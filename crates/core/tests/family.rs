@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 //! Processes that share memory, and what is left when one of them is killed.
+#![cfg(not(loom))]
 
 mod support;
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 //! Many threads, or threads of several processes, at once; exact counts at the end.
+#![cfg(not(loom))]
 
 mod support;
 

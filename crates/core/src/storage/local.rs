@@ -33,6 +33,11 @@ pub(super) unsafe fn free(address: Address, bytes: usize) {
     let (Some(memory), Some(layout)) = (resolve(address), layout(bytes)) else {
         return;
     };
+    #[cfg(loom)]
+    // SAFETY: the caller promises that the address came from `allocate` with the same size.
+    if unsafe { crate::primitive::modelled::retire(memory, layout) } {
+        return;
+    }
     // SAFETY: the caller promises that the address came from `allocate` with the same size.
     unsafe { dealloc(memory.as_ptr(), layout) }
 }

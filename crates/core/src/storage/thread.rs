@@ -7,7 +7,8 @@ use std::collections::HashMap;
 
 use super::Token;
 use super::fork_safe::ForkSafe;
-use crate::primitive::{AtomicU32, Ordering};
+use crate::primitive::Ordering;
+use crate::primitive::unmodelled::AtomicU32;
 
 /// The next thread's number.
 static NEXT: AtomicU32 = AtomicU32::new(1);
@@ -19,6 +20,10 @@ static SURVIVOR: AtomicU32 = AtomicU32::new(0);
 /// The number of this thread; a forked child's first thread keeps its parent's.
 #[inline]
 pub(crate) fn current() -> Token {
+    #[cfg(loom)]
+    if let Some(token) = crate::primitive::modelled::thread_number().and_then(Token::from_bits) {
+        return token;
+    }
     thread_local! {
         static NUMBER: Cell<u32> = const { Cell::new(0) };
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 //! Random sequences of operations, in one thread, against models that are plainly right.
+#![cfg(not(loom))]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -6,6 +6,7 @@
 //! no part in, and counted exactly. A run prints its seed; `FREETHREADING_STRESS_SEED` repeats
 //! the choices of who is killed when (though not how the processes were scheduled). The soaks
 //! kill twenty times as many: `make stress`.
+#![cfg(not(loom))]
 
 #[path = "../support/mod.rs"]
 mod support;

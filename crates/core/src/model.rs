@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+//! What the loom models of this crate need; there is none of it outside of them.
+
+use core::time::Duration;
+
+use crate::deadline::Deadline;
+use crate::futex::modelled as futex;
+use crate::primitive::modelled::World;
+pub use crate::primitive::modelled::{AtomicU32, AtomicU64};
+use crate::storage::Storage;
+use crate::sync::mutex::RobustMutex;
+
+/// Runs `body` in every order that differs from the others by what threads see, with at most
+/// `preemptions` moments at which a thread is stopped that could go on.
+///
+/// # Panics
+///
+/// If one of the executions fails.
+pub fn check(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(preemptions);
+    builder.check(move || {
+        World::begin();
+        body();
+    });
+    World::end();
+}
+
+/// An object for a model: made outside of [`check`], it is as new in each execution.
+#[must_use]
+pub fn fresh<T: Default>() -> &'static T {
+    Box::leak(Box::default())
+}
+
+/// A clock that goes on when the model says so, and only once.
+#[derive(Debug)]
+#[must_use]
+pub struct Clock(Deadline);
+
+impl Clock {
+    /// Not as long as any wait within the crate that looks after the dead; so of all sleeps
+    /// only the model's own end by time.
+    const TICK: Duration = Duration::from_millis(1);
+
+    /// To be made before the model's other threads: until then nobody knows that time passes.
+    ///
+    /// # Panics
+    ///
+    /// Never: the clock starts at zero.
+    pub fn new() -> Self {
+        futex::wind_up(Self::TICK);
+        Self(Deadline::after(Self::TICK).expect("in range"))
+    }
+
+    /// The moment to which the clock will go.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Deadline> {
+        Some(self.0)
+    }
+
+    /// Time passes.
+    pub fn tick(self) {
+        futex::tick();
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The mutex of the crate's critical sections, as its models see it.
+#[derive(Debug, Default)]
+pub struct Mutex(RobustMutex);
+
+impl Mutex {
+    /// Takes the mutex.
+    ///
+    /// # Panics
+    ///
+    /// If it finds that a holder has died.
+    pub fn lock(&self) {
+        assert!(!self.0.lock(Storage::Private), "nobody dies in a model");
+    }
+
+    /// Frees the mutex.
+    pub fn unlock(&self) {
+        self.0.unlock(Storage::Private);
+    }
+}
