@@ -37,19 +37,28 @@ pub fn fresh<T: Default>() -> &'static T {
 #[must_use]
 pub struct Clock(Deadline);
 
-impl Clock {
-    /// Not as long as any wait within the crate that looks after the dead; so of all sleeps
-    /// only the model's own end by time.
-    const TICK: Duration = Duration::from_millis(1);
+/// What passes when a [`Clock`] ticks.
+#[derive(Clone, Copy, Debug)]
+pub enum Tick {
+    /// A time that a user gave, and none of the crate's own.
+    Short,
+    /// Also the time after which a waiter within the crate looks whether somebody has died.
+    Long,
+}
 
+impl Clock {
     /// To be made before the model's other threads: until then nobody knows that time passes.
     ///
     /// # Panics
     ///
     /// Never: the clock starts at zero.
-    pub fn new() -> Self {
-        futex::wind_up(Self::TICK);
-        Self(Deadline::after(Self::TICK).expect("in range"))
+    pub fn new(tick: Tick) -> Self {
+        let tick = match tick {
+            Tick::Short => Duration::from_millis(1),
+            Tick::Long => Duration::from_secs(1),
+        };
+        futex::wind_up(tick);
+        Self(Deadline::after(tick).expect("in range"))
     }
 
     /// The moment to which the clock will go.
@@ -61,12 +70,6 @@ impl Clock {
     /// Time passes.
     pub fn tick(self) {
         futex::tick();
-    }
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

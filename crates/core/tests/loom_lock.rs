@@ -5,7 +5,9 @@
 mod models;
 
 use freethreading_core::sync::{Acquire, Lock};
-use models::{Clock, Private, Uninterruptible, Witness, check, fresh, thread, tick};
+use models::{
+    Clock, GivingUp, Private, Tick, Uninterruptible, Witness, check, fresh, thread, tick,
+};
 
 fn acquire(lock: &Lock) {
     let outcome = lock.acquire(Private, None, &Uninterruptible);
@@ -69,7 +71,7 @@ fn a_try_that_succeeds_sees_what_the_last_holder_did() {
 fn a_timeout_and_a_release_at_once_end_in_one_of_them() {
     let lock = fresh::<Lock>();
     check(3, move || {
-        let clock = Clock::new();
+        let clock = Clock::new(Tick::Short);
         let deadline = clock.deadline();
         let witness = Witness::default();
         acquire(lock);
@@ -93,10 +95,31 @@ fn a_timeout_and_a_release_at_once_end_in_one_of_them() {
 }
 
 #[test]
-fn a_waiter_that_gives_up_passes_the_wake_up_on() {
+fn a_waiter_that_is_woken_and_gives_up_passes_the_wake_up_on() {
+    let lock = fresh::<Lock>();
+    check(3, move || {
+        acquire(lock);
+        let hasty = thread(move || {
+            if lock.acquire(Private, None, &GivingUp) == Acquire::Acquired {
+                release(lock);
+            }
+        });
+        let patient = thread(move || {
+            acquire(lock);
+            release(lock);
+        });
+        release(lock);
+        hasty.join();
+        patient.join();
+        assert!(!lock.is_locked());
+    });
+}
+
+#[test]
+fn a_timeout_and_a_release_at_once_leave_nobody_asleep() {
     let lock = fresh::<Lock>();
     check(2, move || {
-        let clock = Clock::new();
+        let clock = Clock::new(Tick::Short);
         let deadline = clock.deadline();
         acquire(lock);
         let hasty = thread(move || {

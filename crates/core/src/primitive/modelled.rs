@@ -145,10 +145,20 @@ pub(crate) fn thread_number() -> Option<u32> {
     Some(fresh)
 }
 
+macro_rules! newest_of {
+    ($word:ident, $never:expr) => {
+        $word
+            .compare_exchange($never, $never, Ordering::Relaxed, Ordering::Relaxed)
+            .expect_err("no word of this crate has all bits set")
+    };
+}
+
 /// The value that `address` has now, whoever wrote it: what the kernel sees. Orders nothing.
 ///
-/// A read-modify-write, since those alone always find the newest value. It is of the word or
-/// of the lower half of the double word at `address`; `None` if there never was one.
+/// A compare-and-swap that fails, for loom: it always finds the newest value, as a load needn't,
+/// and it stores nothing. (Not even the same value: loom would let that overwrite a plain store
+/// by another thread.) It is of the word or of the lower half of the double word at `address`;
+/// `None` if there never was one.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "the half that a futex looks at"
@@ -159,9 +169,9 @@ pub(crate) fn newest(address: usize) -> Option<u32> {
         (word, world.double_words.bound.get(&address).cloned())
     })?;
     if let Some(word) = word {
-        return Some(word.fetch_or(0, Ordering::Relaxed));
+        return Some(newest_of!(word, u32::MAX));
     }
-    double_word.map(|word| word.fetch_or(0, Ordering::Relaxed) as u32)
+    double_word.map(|word| newest_of!(word, u64::MAX) as u32)
 }
 
 macro_rules! modelled {

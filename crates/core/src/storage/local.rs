@@ -6,7 +6,12 @@
 
 use core::any::Any;
 use core::ptr::NonNull;
-use std::alloc::{Layout, alloc, dealloc};
+#[cfg(not(loom))]
+use std::alloc::alloc;
+// What is in fresh memory must not differ between executions of a model.
+#[cfg(loom)]
+use std::alloc::alloc_zeroed as alloc;
+use std::alloc::{Layout, dealloc};
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -4,12 +4,19 @@
 //! A model fails when an assertion does, when all its threads are blocked (a wake-up was lost),
 //! or when a [`Witness`] is accessed by two threads in no order.
 
-#![allow(dead_code, reason = "each model uses its own part of this")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each model uses its own part of this"
+)]
 
 use std::rc::Rc;
 
-pub(crate) use freethreading_core::model::{Clock, check, fresh};
+use freethreading_core::deadline::Deadline;
+use freethreading_core::futex::{FutexWord, Scope};
+pub(crate) use freethreading_core::model::{Clock, Tick, check, fresh};
 pub(crate) use freethreading_core::park::Uninterruptible;
+use freethreading_core::park::{Park, Parked};
 pub(crate) use freethreading_core::storage::Storage::Private;
 pub(crate) use loom::thread::spawn;
 
@@ -25,6 +32,22 @@ impl Witness {
 
     pub(crate) fn get(&self) -> u32 {
         self.0.get()
+    }
+}
+
+/// Sleeps, and gives up when it has slept: a wake-up that came must reach somebody else.
+pub(crate) struct GivingUp;
+
+impl Park for GivingUp {
+    fn park(
+        &self,
+        word: &impl FutexWord,
+        expected: u32,
+        scope: Scope,
+        deadline: Option<Deadline>,
+    ) -> Parked {
+        let _ = Uninterruptible.park(word, expected, scope, deadline);
+        Parked::Interrupted
     }
 }
 
