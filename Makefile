@@ -27,9 +27,10 @@ stress: ## run the stress tests of the core
 	@$(call needs,crates/core/tests/stress*.rs)
 	cargo test $(CORE) --release --test 'stress*' -- --include-ignored
 
+# Optimized, for there are many; not across crates, for that takes longer than it saves.
 loom: ## check the interleavings of the core with loom
-	@$(call needs,crates/core/tests/loom_*.rs)
-	CARGO_TARGET_DIR=target/loom RUSTFLAGS="--cfg loom" cargo test $(CORE) --release --test 'loom_*'
+	CARGO_TARGET_DIR=target/loom RUSTFLAGS="--cfg loom" CARGO_PROFILE_RELEASE_LTO=off \
+		CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 cargo test $(CORE) --release --test 'loom_*'
 
 miri: ## check the unsafe code of the core with Miri (nightly Rust)
 	@cargo +nightly miri --version >/dev/null 2>&1 || { echo "make miri: nightly Rust has no miri component here: rustup +nightly component add miri" >&2; exit 1; }

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 PARTS = ("lint", "rust", "py", "docs")
 SECONDS_TO_LINT = 600.0
 SECONDS_FOR_RUST = 900.0
+# A minute each to build and to run on two cores.
+SECONDS_FOR_LOOM = 900.0
 SECONDS_TO_BUILD = 600.0
 # Enough to see the examples work on both backends; the tests go through all the others.
 DOCS = (Configuration("3.14"), Configuration("3.14t"))
@@ -137,6 +139,7 @@ def _test_rust(test_run: TestRun) -> None:
         timeout=SECONDS_FOR_RUST,
         count=count_rust,
     )
+    test_run.command("make loom", ["make", "loom"], timeout=SECONDS_FOR_LOOM, count=count_rust)
 
 
 def _lint_python(test_run: TestRun, tools: venvs.Venv) -> None:
