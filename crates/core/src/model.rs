@@ -5,10 +5,11 @@ use core::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::futex::modelled as futex;
-use crate::primitive::modelled::World;
+use crate::park::Park;
 pub use crate::primitive::modelled::{AtomicU32, AtomicU64};
+use crate::primitive::modelled::{World, thread_number};
 use crate::storage::Storage;
-use crate::sync::mutex::RobustMutex;
+use crate::sync::mutex::{Locked, RobustMutex};
 
 /// Runs `body` in every order that differs from the others by what threads see, with at most
 /// `preemptions` moments at which a thread is stopped that could go on.
@@ -69,7 +70,12 @@ impl Clock {
 
     /// Time passes.
     pub fn tick(self) {
-        futex::tick();
+        futex::tick(None);
+    }
+
+    /// Time passes, and the calling thread is dead as far as others can find out.
+    pub fn die(self) {
+        futex::tick(thread_number());
     }
 }
 
@@ -78,13 +84,18 @@ impl Clock {
 pub struct Mutex(RobustMutex);
 
 impl Mutex {
-    /// Takes the mutex.
+    /// Takes the mutex; whether it did so from a holder that has died.
     ///
     /// # Panics
     ///
-    /// If it finds that a holder has died.
-    pub fn lock(&self) {
-        assert!(!self.0.lock(Storage::Private), "nobody dies in a model");
+    /// If `park` gives up.
+    #[must_use]
+    pub fn lock(&self, park: &impl Park) -> bool {
+        match self.0.lock_until(Storage::Private, park, None) {
+            Locked::Clean => false,
+            Locked::Recovered => true,
+            outcome => panic!("{outcome:?}"),
+        }
     }
 
     /// Frees the mutex.

@@ -5,7 +5,10 @@
 mod models;
 
 use freethreading_core::sync::{Barrier, BarrierWait};
-use models::{Clock, Private, Thread, Tick, Uninterruptible, Witness, check, fresh, thread, tick};
+use models::{
+    Clock, LookingAround, Private, Thread, Tick, Uninterruptible, Witness, check, fresh, thread,
+    tick,
+};
 
 fn wait(barrier: &Barrier) -> BarrierWait {
     barrier.wait(Private, false, None, &Uninterruptible)
@@ -13,6 +16,17 @@ fn wait(barrier: &Barrier) -> BarrierWait {
 
 fn pass(barrier: &Barrier) -> u32 {
     match wait(barrier) {
+        BarrierWait::Passed(index) => index,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The index of one that passes, having run the action if it is to.
+fn pass_or_run(barrier: &Barrier) -> u32 {
+    match barrier.wait(Private, true, None, &Uninterruptible) {
+        BarrierWait::RunAction(turn) => barrier
+            .finish(Private, &turn, true)
+            .expect("nobody breaks it"),
         BarrierWait::Passed(index) => index,
         other => panic!("{other:?}"),
     }
@@ -182,5 +196,85 @@ fn a_reset_of_a_broken_barrier_lets_all_pass_again() {
             Some(outcome) => assert!(matches!(outcome, BarrierWait::Passed(_))),
         }
         let _ = late.join();
+    });
+}
+
+#[test]
+fn an_action_whose_runner_dies_breaks_it_for_who_waits() {
+    let barrier = fresh::<Barrier>();
+    check(3, move || {
+        let clock = Clock::new(Tick::Short);
+        barrier.initialize(2);
+        let park = LookingAround::at(&clock);
+        let other = thread(move || match barrier.wait(Private, true, None, &park) {
+            // It came last, and so the dead one was the one to wait.
+            BarrierWait::RunAction(turn) => {
+                assert_eq!(barrier.finish(Private, &turn, true), Some(1));
+            }
+            outcome => assert_eq!(outcome, BarrierWait::Broken),
+        });
+        if let BarrierWait::RunAction(_) = barrier.wait(Private, true, None, &Uninterruptible) {
+            clock.die();
+        }
+        other.join();
+    });
+}
+
+#[test]
+fn who_waits_at_a_reset_is_sent_away() {
+    let barrier = fresh::<Barrier>();
+    check(3, move || {
+        barrier.initialize(2);
+        let other = thread(move || wait(barrier));
+        let is_waiting = barrier.waiting(Private) == 1;
+        barrier.reset(Private);
+        if !is_waiting {
+            barrier.abort(Private);
+        }
+        assert_eq!(other.join(), BarrierWait::Broken);
+    });
+}
+
+#[test]
+fn a_reset_while_the_action_runs_breaks_the_cycle_for_all_or_for_nobody() {
+    let barrier = fresh::<Barrier>();
+    check(3, move || {
+        barrier.initialize(2);
+        let has_passed = move || match barrier.wait(Private, true, None, &Uninterruptible) {
+            BarrierWait::RunAction(turn) => {
+                let reset = thread(move || barrier.reset(Private));
+                let index = barrier.finish(Private, &turn, true);
+                reset.join();
+                index.is_some()
+            }
+            BarrierWait::Passed(_) => true,
+            outcome => {
+                assert_eq!(outcome, BarrierWait::Broken);
+                false
+            }
+        };
+        let other = thread(has_passed);
+        assert_eq!(has_passed(), other.join());
+        assert!(!barrier.is_broken());
+    });
+}
+
+#[test]
+fn who_arrives_while_the_action_runs_is_the_first_of_the_next_cycle() {
+    let barrier = fresh::<Barrier>();
+    check(2, move || {
+        barrier.initialize(2);
+        let both_cycles = move || {
+            if let BarrierWait::RunAction(turn) =
+                barrier.wait(Private, true, None, &Uninterruptible)
+            {
+                let late = thread(move || pass_or_run(barrier));
+                assert_eq!(barrier.finish(Private, &turn, true), Some(1));
+                assert_eq!(pass_or_run(barrier) + late.join(), 1);
+            }
+        };
+        let other = thread(both_cycles);
+        both_cycles();
+        other.join();
     });
 }

@@ -12,7 +12,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use freethreading_core::sync::{Acquire, Condition, Lock, Notified, Waiting};
-use models::{Clock, GivingUp, Private, Thread, Tick, Uninterruptible, check, fresh, thread, tick};
+use models::{
+    Clock, GivingUp, LookingAround, Private, Thread, Tick, Uninterruptible, check, fresh, thread,
+    tick,
+};
 
 const ALL: usize = usize::MAX;
 
@@ -161,6 +164,80 @@ fn a_waiter_that_is_notified_and_gives_up_passes_it_on() {
             assert_eq!(condition.notify(Private, 1), 1);
         }
         assert_eq!(patient.join(), Notified::Yes);
+    });
+}
+
+#[test]
+fn a_notifier_that_holds_the_lock_tells_exactly_who_has_released_it() {
+    let (lock, condition) = (fresh::<Lock>(), fresh::<Condition>());
+    check(3, move || {
+        let clock = Clock::new(Tick::Short);
+        let deadline = clock.deadline();
+        let has_entered = Rc::new(loom::cell::Cell::new(false));
+        let entered = Rc::clone(&has_entered);
+        let waiter = thread(move || {
+            acquire(lock);
+            entered.set(true);
+            let waiting = enter(condition);
+            release(lock);
+            condition.wait(Private, waiting, deadline, &Uninterruptible)
+        });
+        acquire(lock);
+        let told = condition.notify(Private, 1);
+        assert_eq!(told, usize::from(has_entered.get()));
+        release(lock);
+        clock.tick();
+        let expected = match told {
+            0 => Notified::TimedOut,
+            _ => Notified::Yes,
+        };
+        assert_eq!(waiter.join(), expected);
+    });
+}
+
+#[test]
+fn what_a_dead_waiter_was_told_reaches_one_who_waited_then() {
+    let condition = fresh::<Condition>();
+    check(3, move || {
+        let clock = Clock::new(Tick::Short);
+        let park = LookingAround::at(&clock);
+        let _never_left = enter(condition);
+        let heir = thread(move || {
+            let waiting = enter(condition);
+            let notifier = thread(move || condition.notify(Private, 1));
+            let outcome = condition.wait(Private, waiting, None, &park);
+            assert_eq!(notifier.join(), 1);
+            outcome
+        });
+        clock.die();
+        assert_eq!(heir.join(), Notified::Yes);
+        assert_eq!(condition.waiters(Private), 0);
+    });
+}
+
+#[test]
+fn what_a_dead_waiter_was_told_reaches_nobody_who_came_later() {
+    let condition = fresh::<Condition>();
+    check(3, move || {
+        let clock = Clock::new(Tick::Short);
+        let park = LookingAround::at(&clock);
+        let _never_left = enter(condition);
+        assert_eq!(condition.notify(Private, 1), 1);
+        let late = thread(move || {
+            let waiting = enter(condition);
+            let is_notified = Rc::new(Cell::new(false));
+            let may_be_woken = Rc::clone(&is_notified);
+            let notifier = thread(move || {
+                is_notified.set(true);
+                condition.notify(Private, 1)
+            });
+            let outcome = condition.wait(Private, waiting, None, &park);
+            assert!(may_be_woken.get(), "woken by what the dead one was told");
+            assert_eq!(notifier.join(), 1);
+            outcome
+        });
+        clock.die();
+        assert_eq!(late.join(), Notified::Yes);
     });
 }
 

@@ -5,7 +5,9 @@
 mod models;
 
 use freethreading_core::sync::{Event, EventWait};
-use models::{Clock, Private, Thread, Tick, Uninterruptible, Witness, check, fresh, thread, tick};
+use models::{
+    Announcing, Clock, Private, Thread, Tick, Uninterruptible, Witness, check, fresh, thread, tick,
+};
 
 fn wait(event: &Event) {
     let outcome = event.wait(Private, None, &Uninterruptible);
@@ -57,6 +59,24 @@ fn a_waiter_gets_through_an_event_that_is_set_cleared_and_set() {
         event.set(Private);
         waiter.join();
         assert!(event.is_set());
+    });
+}
+
+#[test]
+fn who_waits_already_gets_through_an_event_that_is_set_and_cleared() {
+    let event = fresh::<Event>();
+    check(3, move || {
+        let park = Announcing::default();
+        let waiter = park.clone();
+        let waiter = thread(move || event.wait(Private, None, &waiter));
+        assert!(!event.is_set());
+        let is_waiting = park.is_waiting();
+        event.set(Private);
+        event.clear();
+        if !is_waiting {
+            event.set(Private);
+        }
+        assert_eq!(waiter.join(), EventWait::Set);
     });
 }
 

@@ -6,7 +6,8 @@ mod models;
 
 use freethreading_core::sync::{Acquire, Lock};
 use models::{
-    Clock, GivingUp, Private, Tick, Uninterruptible, Witness, check, fresh, thread, tick,
+    Clock, GivingUp, LookingAround, Private, Tick, Uninterruptible, Witness, check, fresh, thread,
+    tick,
 };
 
 fn acquire(lock: &Lock) {
@@ -109,6 +110,10 @@ fn a_waiter_that_is_woken_and_gives_up_passes_the_wake_up_on() {
             release(lock);
         });
         release(lock);
+        // Taken again before the woken one can: then its holder wakes the other.
+        if lock.try_acquire(Private) {
+            release(lock);
+        }
         hasty.join();
         patient.join();
         assert!(!lock.is_locked());
@@ -136,6 +141,56 @@ fn a_timeout_and_a_release_at_once_leave_nobody_asleep() {
         hasty.join();
         patient.join();
         time.join();
+        assert!(!lock.is_locked());
+    });
+}
+
+#[test]
+fn all_who_wait_when_the_owner_dies_are_told_and_the_lock_is_free() {
+    let lock = fresh::<Lock>();
+    check(3, move || {
+        let clock = Clock::new(Tick::Short);
+        acquire(lock);
+        let others = [(); 2].map(|()| {
+            let park = LookingAround::at(&clock);
+            thread(move || {
+                let outcome = lock.acquire(Private, None, &park);
+                if outcome == Acquire::Acquired {
+                    assert!(!park.slept_before(), "it waited for the dead owner");
+                    release(lock);
+                }
+                outcome
+            })
+        });
+        clock.die();
+        let outcomes = others.map(models::Thread::join);
+        let is_told = |outcome: &Acquire| matches!(outcome, Acquire::OwnerDied(Some(_)));
+        assert!(outcomes.iter().any(is_told));
+        assert!(!lock.is_locked());
+    });
+}
+
+#[test]
+fn who_polls_and_finds_the_owner_dead_ends_all_waits() {
+    let lock = fresh::<Lock>();
+    check(1, move || {
+        let clock = Clock::new(Tick::Short);
+        acquire(lock);
+        let waiters = [(); 2].map(|()| {
+            thread(move || {
+                if lock.acquire(Private, None, &Uninterruptible) == Acquire::Acquired {
+                    release(lock);
+                }
+            })
+        });
+        clock.die();
+        let poller = thread(move || {
+            if lock.poll(Private) == Acquire::Acquired {
+                release(lock);
+            }
+        });
+        waiters.into_iter().for_each(models::Thread::join);
+        poller.join();
         assert!(!lock.is_locked());
     });
 }

@@ -4,11 +4,16 @@
 
 mod models;
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use freethreading_core::model::Mutex;
-use models::{Clock, Thread, Tick, Witness, check, fresh, thread, tick};
+use models::{
+    Clock, LookingAround, Thread, Tick, Uninterruptible, Witness, check, fresh, thread, tick,
+};
 
 fn count_under(mutex: &Mutex, witness: &Witness) {
-    mutex.lock();
+    assert!(!mutex.lock(&Uninterruptible), "nobody has died");
     witness.count();
     mutex.unlock();
 }
@@ -51,5 +56,50 @@ fn who_looks_whether_the_holder_has_died_misses_no_wake_up() {
         others.into_iter().for_each(Thread::join);
         time.join();
         assert_eq!(witness.get(), 3);
+    });
+}
+
+#[test]
+fn one_of_two_that_wait_for_the_dead_repairs_and_the_other_sees_that() {
+    let mutex = fresh::<Mutex>();
+    check(3, move || {
+        let clock = Clock::new(Tick::Long);
+        let (witness, repairs) = (Witness::default(), Rc::new(Cell::new(0)));
+        assert!(!mutex.lock(&Uninterruptible));
+        let others = [(); 2].map(|()| {
+            let (witness, repairs) = (witness.clone(), Rc::clone(&repairs));
+            thread(move || {
+                let needs_repair = mutex.lock(&Uninterruptible);
+                repairs.set(repairs.get() + u32::from(needs_repair));
+                assert_eq!(repairs.get(), 1);
+                witness.count();
+                mutex.unlock();
+            })
+        });
+        clock.die();
+        others.into_iter().for_each(Thread::join);
+        assert_eq!(witness.get(), 2);
+    });
+}
+
+#[test]
+fn who_takes_over_from_the_dead_wakes_the_next() {
+    let mutex = fresh::<Mutex>();
+    check(3, move || {
+        // Too short for a waiter of the crate's own to look.
+        let clock = Clock::new(Tick::Short);
+        let park = LookingAround::at(&clock);
+        assert!(!mutex.lock(&Uninterruptible));
+        let finder = thread(move || {
+            let _ = mutex.lock(&park);
+            mutex.unlock();
+        });
+        let other = thread(move || {
+            let _ = mutex.lock(&Uninterruptible);
+            mutex.unlock();
+        });
+        clock.die();
+        finder.join();
+        other.join();
     });
 }

@@ -60,6 +60,27 @@ fn one_permit_is_held_by_one_of_three_at_a_time() {
 }
 
 #[test]
+fn one_permit_is_borrowed_by_one_and_acquired_by_another() {
+    let semaphore = fresh::<Semaphore>();
+    check(3, move || {
+        semaphore.initialize(1, true);
+        let witness = Witness::default();
+        let theirs = witness.clone();
+        let other = thread(move || count_under(semaphore, &theirs));
+        let outcome = semaphore.borrow(Private, &Uninterruptible);
+        assert_eq!(outcome, SemaphoreAcquire::Acquired);
+        witness.count();
+        semaphore.give_back(Private).expect("it is below the bound");
+        if semaphore.try_borrow(Private) {
+            witness.count();
+            semaphore.give_back(Private).expect("it is below the bound");
+        }
+        other.join();
+        assert_eq!(semaphore.value(), 1);
+    });
+}
+
+#[test]
 fn two_permits_are_held_by_two_of_three_at_most_and_nobody_sleeps_for_ever() {
     let semaphore = fresh::<Semaphore>();
     check(2, move || {
@@ -76,8 +97,25 @@ fn two_permits_are_held_by_two_of_three_at_most_and_nobody_sleeps_for_ever() {
 #[test]
 fn two_releases_end_two_waits() {
     let semaphore = fresh::<Semaphore>();
-    check(3, move || {
+    check(2, move || {
         let waiters = [(); 2].map(|()| thread(move || acquire(semaphore)));
+        release(semaphore);
+        release(semaphore);
+        waiters.into_iter().for_each(Thread::join);
+        assert_eq!(semaphore.value(), 0);
+    });
+}
+
+#[test]
+fn two_releases_end_two_waits_of_borrowers() {
+    let semaphore = fresh::<Semaphore>();
+    check(2, move || {
+        let waiters = [(); 2].map(|()| {
+            thread(move || {
+                let outcome = semaphore.borrow(Private, &Uninterruptible);
+                assert_eq!(outcome, SemaphoreAcquire::Acquired);
+            })
+        });
         release(semaphore);
         release(semaphore);
         waiters.into_iter().for_each(Thread::join);
@@ -88,7 +126,7 @@ fn two_releases_end_two_waits() {
 #[test]
 fn two_releases_at_once_end_two_waits() {
     let semaphore = fresh::<Semaphore>();
-    check(2, move || {
+    check(1, move || {
         let waiters = [(); 2].map(|()| thread(move || acquire(semaphore)));
         let other = thread(move || release(semaphore));
         release(semaphore);
@@ -172,6 +210,32 @@ fn a_waiter_that_is_woken_and_gives_up_passes_the_wake_up_on() {
         // The hasty one may not have slept before the first permit was gone.
         release(semaphore);
         hasty.join();
+        assert_eq!(semaphore.value(), 1);
+    });
+}
+
+#[test]
+fn a_waiter_that_gives_up_when_the_permit_is_taken_again_leaves_word_of_the_other() {
+    let semaphore = fresh::<Semaphore>();
+    check(1, move || {
+        let hasty = thread(move || {
+            let outcome = semaphore.acquire(Private, None, &GivingUp);
+            if outcome == SemaphoreAcquire::Acquired {
+                release(semaphore);
+            }
+        });
+        let patient = thread(move || acquire(semaphore));
+        // A thread of its own, so that the others sleep first in most orders.
+        let visitor = thread(move || {
+            release(semaphore);
+            if semaphore.try_acquire() {
+                release(semaphore);
+            }
+        });
+        patient.join();
+        release(semaphore);
+        hasty.join();
+        visitor.join();
         assert_eq!(semaphore.value(), 1);
     });
 }

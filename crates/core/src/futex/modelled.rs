@@ -109,14 +109,17 @@ pub(crate) fn wind_up(time: Duration) {
 }
 
 /// The announced time passes, at once; each sleep whose deadline lies in it ends then, unless
-/// it is woken before that comes to pass.
-pub(crate) fn tick() {
+/// it is woken before that comes to pass. At the same moment a thread dies, if any.
+pub(crate) fn tick(dead: Option<u32>) {
     let Some(ticking) = World::with(|world| Rc::clone(&world.futexes.ticking)) else {
         return;
     };
     ticking.fetch_or(0, Ordering::Relaxed);
-    let due = World::with(|world| world.futexes.pass_time()).unwrap_or_default();
-    for sleeper in due {
+    let due = World::with(|world| {
+        world.dead = dead;
+        world.futexes.pass_time()
+    });
+    for sleeper in due.unwrap_or_default() {
         let _ = newest(sleeper.word);
         if World::with(|world| world.futexes.leave(&sleeper)) == Some(true) {
             sleeper.end(Woken::ByDeadline);

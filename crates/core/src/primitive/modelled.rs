@@ -26,6 +26,8 @@ pub(crate) struct World {
     words: Words<loom::sync::atomic::AtomicU32>,
     double_words: Words<loom::sync::atomic::AtomicU64>,
     threads: u32,
+    /// The number of the thread that has died.
+    pub(crate) dead: Option<u32>,
     pub(crate) futexes: Futexes,
     /// Freed for the model only, so that no address is given twice in an execution: it would
     /// depend on the allocator, and loom asks that an execution can be repeated.
@@ -78,6 +80,7 @@ impl World {
             words: Words::new(),
             double_words: Words::new(),
             threads: 0,
+            dead: None,
             futexes: Futexes::default(),
             retired: Vec::new(),
         };
@@ -143,6 +146,11 @@ pub(crate) fn thread_number() -> Option<u32> {
     })?;
     NUMBER.with(|number| number.set(fresh));
     Some(fresh)
+}
+
+/// Whether a thread of the model has died.
+pub(crate) fn has_died(number: u32) -> Option<bool> {
+    World::with(|world| world.dead == Some(number))
 }
 
 macro_rules! newest_of {

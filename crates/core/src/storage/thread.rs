@@ -81,6 +81,10 @@ pub(super) fn id(token: Token) -> Option<u32> {
 /// Whether a fork left the thread behind. (A thread that has merely ended isn't gone: nobody
 /// asked it to give its locks back, as with the standard library's.)
 pub(super) fn is_gone(token: Token) -> bool {
+    #[cfg(loom)]
+    if let Some(has_died) = crate::primitive::modelled::has_died(token.bits()) {
+        return has_died;
+    }
     // Relaxed: written by the only thread of a fresh child.
     token.bits() < FORKED_AT.load(Ordering::Relaxed)
         && token.bits() != SURVIVOR.load(Ordering::Relaxed)

@@ -10,6 +10,7 @@
     reason = "each model uses its own part of this"
 )]
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use freethreading_core::deadline::Deadline;
@@ -48,6 +49,72 @@ impl Park for GivingUp {
     ) -> Parked {
         let _ = Uninterruptible.park(word, expected, scope, deadline);
         Parked::Interrupted
+    }
+}
+
+/// Sleeps, having said so. What it says is exact: it is no step of the model.
+#[derive(Clone, Default)]
+pub(crate) struct Announcing(Rc<Cell<bool>>);
+
+impl Announcing {
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.0.get()
+    }
+}
+
+impl Park for Announcing {
+    fn park(
+        &self,
+        word: &impl FutexWord,
+        expected: u32,
+        scope: Scope,
+        deadline: Option<Deadline>,
+    ) -> Parked {
+        self.0.set(true);
+        Uninterruptible.park(word, expected, scope, deadline)
+    }
+}
+
+/// Sleeps as in shared memory, where sleeps end now and then so that a waiter sees what nobody
+/// lived to tell it: here once, when the clock goes.
+pub(crate) struct LookingAround {
+    look: Option<Deadline>,
+    has_looked: Cell<bool>,
+    slept_before: Cell<bool>,
+}
+
+impl LookingAround {
+    pub(crate) fn at(clock: &Clock) -> Self {
+        Self {
+            look: clock.deadline(),
+            has_looked: Cell::new(false),
+            slept_before: Cell::new(false),
+        }
+    }
+
+    /// Whether it was about to sleep when the clock hadn't gone yet.
+    pub(crate) fn slept_before(&self) -> bool {
+        self.slept_before.get()
+    }
+}
+
+impl Park for LookingAround {
+    fn park(
+        &self,
+        word: &impl FutexWord,
+        expected: u32,
+        scope: Scope,
+        deadline: Option<Deadline>,
+    ) -> Parked {
+        if self.has_looked.get() {
+            return Uninterruptible.park(word, expected, scope, deadline);
+        }
+        if !self.look.is_some_and(Deadline::has_passed) {
+            self.slept_before.set(true);
+        }
+        let parked = Uninterruptible.park(word, expected, scope, self.look);
+        self.has_looked.set(parked == Parked::TimedOut);
+        Parked::Retry
     }
 }
 
