@@ -2,21 +2,20 @@
 //! `freethreading.Condition`.
 
 use freethreading_core::deadline::Deadline;
-use freethreading_core::park::{Park, Uninterruptible};
-use freethreading_core::storage::{Object, Storage, Token};
-use freethreading_core::sync::{self, Acquire, NotHeld, Notified, SavedDepth};
-use pyo3::exceptions::PyTypeError;
+use freethreading_core::park::Uninterruptible;
+use freethreading_core::storage::Object;
+use freethreading_core::sync::{self, Notified};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::any_lock::AnyLock;
 use crate::arguments::{Seconds, Truth, Whole, deadline};
 use crate::errors::{NOT_HELD, from_out_of_memory, owner_died};
-use crate::lock::Lock;
 use crate::object;
 use crate::rlock::RLock;
 use crate::shortcut::{Answer, shortcuts};
-use crate::wait::{Interruptible, wait};
+use crate::wait::wait;
 
 /// A condition variable: workers wait until another one notifies them.
 ///
@@ -40,165 +39,6 @@ pub(crate) struct Condition {
     lock: AnyLock,
     /// Whether the lock is of a class derived from ours, whose methods may be its own.
     is_derived: bool,
-}
-
-/// The lock under a condition.
-enum AnyLock {
-    Plain(Py<Lock>),
-    Reentrant(Py<RLock>),
-}
-
-/// What to restore when the lock is taken again.
-enum Saved {
-    Plain,
-    Reentrant(SavedDepth),
-}
-
-impl AnyLock {
-    fn new(lock: &Bound<'_, PyAny>) -> PyResult<Self> {
-        if let Ok(lock) = lock.cast::<Lock>() {
-            return Ok(Self::Plain(lock.clone().unbind()));
-        }
-        if let Ok(lock) = lock.cast::<RLock>() {
-            return Ok(Self::Reentrant(lock.clone().unbind()));
-        }
-        let class = lock.get_type().fully_qualified_name()?;
-        Err(PyTypeError::new_err(format!(
-            "lock must be a freethreading.Lock, a freethreading.RLock or None, not {class}"
-        )))
-    }
-
-    fn object<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
-        match self {
-            Self::Plain(lock) => lock.bind(py).as_any(),
-            Self::Reentrant(lock) => lock.bind(py).as_any(),
-        }
-    }
-
-    fn is_derived(&self, py: Python<'_>) -> bool {
-        match self {
-            Self::Plain(lock) => !lock.bind(py).is_exact_instance_of::<Lock>(),
-            Self::Reentrant(lock) => !lock.bind(py).is_exact_instance_of::<RLock>(),
-        }
-    }
-
-    /// `with lock:`
-    #[inline]
-    fn enter(&self, py: Python<'_>) -> PyResult<bool> {
-        match self {
-            Self::Plain(lock) => lock.get().enter(py),
-            Self::Reentrant(lock) => lock.get().enter(py),
-        }
-    }
-
-    #[inline]
-    fn give_back(&self, py: Python<'_>) -> PyResult<()> {
-        match self {
-            Self::Plain(lock) => lock.get().give_back(py),
-            Self::Reentrant(lock) => lock.get().give_back(py),
-        }
-    }
-
-    /// Takes the lock if it is free.
-    #[inline]
-    fn try_enter(&self) -> bool {
-        match self {
-            Self::Plain(lock) => {
-                let object = lock.get().object();
-                object.try_acquire(object.storage())
-            }
-            Self::Reentrant(lock) => {
-                let object = lock.get().object();
-                object.try_acquire(object.storage())
-            }
-        }
-    }
-
-    /// Frees the lock if it is held.
-    #[inline]
-    fn try_give_back(&self) -> bool {
-        match self {
-            Self::Plain(lock) => {
-                let object = lock.get().object();
-                object.release(object.storage()).is_ok()
-            }
-            Self::Reentrant(lock) => {
-                let object = lock.get().object();
-                object.release(object.storage()).is_ok()
-            }
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Plain(_) => "Lock",
-            Self::Reentrant(_) => "RLock",
-        }
-    }
-
-    /// Whether the caller may wait and notify. A plain lock doesn't know who holds it.
-    fn is_held(&self) -> bool {
-        match self {
-            Self::Plain(lock) => lock.get().object().is_locked(),
-            Self::Reentrant(lock) => {
-                let object = lock.get().object();
-                object.is_held(object.storage())
-            }
-        }
-    }
-
-    fn release_all(&self) -> Result<Saved, NotHeld> {
-        match self {
-            Self::Plain(lock) => {
-                let object = lock.get().object();
-                object.release(object.storage()).map(|()| Saved::Plain)
-            }
-            Self::Reentrant(lock) => {
-                let object = lock.get().object();
-                object.release_all(object.storage()).map(Saved::Reentrant)
-            }
-        }
-    }
-
-    /// Takes the lock again, for the caller is going to release it; says who died holding it
-    /// meanwhile. Signal handlers run; only after a second one that raises an exception it gives
-    /// up.
-    fn take_back(&self, saved: Saved, park: &Interruptible) -> Result<(), Option<Token>> {
-        let mut dead = Ok(());
-        loop {
-            let was_interrupted = park.has_error();
-            match self.acquire(park) {
-                Acquire::Acquired => break,
-                Acquire::OwnerDied(owner) => dead = Err(owner),
-                Acquire::Interrupted if was_interrupted => return dead,
-                Acquire::TimedOut | Acquire::Interrupted => {}
-            }
-        }
-        if let (Self::Reentrant(lock), Saved::Reentrant(depth)) = (self, saved) {
-            lock.get().object().restore_depth(depth);
-        }
-        dead
-    }
-
-    fn acquire(&self, park: &impl Park) -> Acquire {
-        match self {
-            Self::Plain(lock) => {
-                let object = lock.get().object();
-                object.acquire(object.storage(), None, park)
-            }
-            Self::Reentrant(lock) => {
-                let object = lock.get().object();
-                object.acquire(object.storage(), None, park)
-            }
-        }
-    }
-
-    fn storage(&self) -> Storage {
-        match self {
-            Self::Plain(lock) => lock.get().object().storage(),
-            Self::Reentrant(lock) => lock.get().object().storage(),
-        }
-    }
 }
 
 impl Condition {
@@ -355,10 +195,7 @@ impl Condition {
 
     /// Whether some worker holds the condition's lock.
     fn locked(&self) -> bool {
-        match &self.lock {
-            AnyLock::Plain(lock) => lock.get().object().is_locked(),
-            AnyLock::Reentrant(lock) => lock.get().object().is_locked(),
-        }
+        self.lock.is_locked()
     }
 
     #[pyo3(signature = (exc_type, exc_value, traceback, /))]

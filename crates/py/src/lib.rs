@@ -14,6 +14,7 @@
 
 use pyo3::prelude::*;
 
+mod any_lock;
 mod arguments;
 mod barrier;
 mod condition;
