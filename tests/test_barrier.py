@@ -352,3 +352,13 @@ def test_a_waiter_that_was_killed_breaks_it() -> None:
     workers = start_waiting(barrier, results, 2)
     mine = barrier.wait(DEADLINE)
     assert sorted([mine, *collect(results, workers)]) == [0, 1, 2]
+
+
+@only_processes
+def test_a_party_that_died_is_not_counted_by_the_last_to_come() -> None:
+    barrier = Barrier(2)
+    party = start(barrier.wait)
+    wait_until(lambda: barrier.n_waiting == 1, "it waits")
+    kill(party)
+    with pytest.raises(BrokenBarrierError):
+        barrier.wait(DEADLINE)

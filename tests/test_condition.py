@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from freethreading import Condition, Event, Lock, Queue, RLock
+from support import wait_until
 from test_lock import Counter, increment
 from test_worker import (
     DEADLINE,
@@ -499,3 +500,25 @@ def test_locked_tells_whether_its_lock_is_held(make: Callable[[], Condition]) ->
     with condition:
         assert condition.locked() is True
     assert condition.locked() is False
+
+
+@only_processes
+def test_who_is_killed_before_it_has_the_lock_again_passes_its_notification_on() -> None:
+    lock = Lock()
+    condition = Condition(lock)
+    results: Queue[bool] = Queue()
+    killed = start(wait_and_tell, condition, results)
+    wait_until(lambda: repr(condition).endswith(", 1 waiting>"), "the first one waits")
+    survivor = start(wait_and_tell, condition, results)
+    wait_until(lambda: repr(condition).endswith(", 2 waiting>"), "the other one, too")
+    with condition:
+        condition.notify()
+        wait_until(lambda: repr(lock).endswith(", 1 waiting>"), "it queues up")
+        kill(killed)
+    assert results.get(timeout=DEADLINE) is True
+    finish(survivor)
+
+
+def wait_and_tell(condition: Condition, results: Queue[bool]) -> None:
+    with condition:
+        results.put(condition.wait(DEADLINE))

@@ -275,3 +275,13 @@ def test_threadings_condition_works_over_it() -> None:
     assert not lock.locked()
     with pytest.raises(RuntimeError):
         condition.notify()
+
+
+def test_more_acquires_than_can_be_counted_are_an_error() -> None:
+    lock = RLock()
+    lock._acquire_restore(2**32 - 1)  # noqa: SLF001 - what threading.Condition calls
+    for acquire in (lock.acquire, lock.__enter__, lambda: lock.acquire(timeout=SHORT)):
+        with pytest.raises(OverflowError):
+            acquire()
+    assert lock._release_save() == 2**32 - 1  # noqa: SLF001
+    assert not lock.locked()

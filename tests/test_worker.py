@@ -1329,3 +1329,11 @@ def test_references_to_what_threads_share_are_not_counted() -> None:
         assert all(each() is None for each in lasting)
     finally:
         gc.enable()
+
+
+def test_a_name_that_is_no_utf8_is_taken_as_by_the_stdlib() -> None:
+    lock = Lock()
+    worker = Worker(target=use, args=(lock,), kwargs={"each": lock}, name="a\udcff")
+    worker.start()
+    finish(worker)
+    assert getattr(worker, "exitcode", 0) == 0

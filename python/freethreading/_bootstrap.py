@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from freethreading import _native
 from freethreading._backend import get_backend, pass_on_to_processes
+from freethreading._functions import process_name
 from freethreading._picklable import NoProcess
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ _LEAVING = _Leaving()
 
 def _settle_in(_leaving: _Leaving = _LEAVING) -> None:
     """Say what this process is called, and that it leaves its locks taken at its regular end."""
-    _native.family_name(process.current_process().name)
+    _native.family_name(process_name())
     util.Finalize(None, _native.family_disown, exitpriority=-100)
 
 
@@ -142,7 +143,7 @@ def _arrive(ticket_or_family: Ticket | tuple[int, int], *journey: Any) -> Ticket
         _arrived.add(family)
         util.register_after_fork(_LEAVING, _settle_in)
         _native.family_join(descriptor.detach(), family, token)
-        _native.family_name(process.current_process().name)
+        _native.family_name(process_name())
         watch_parent(pid, start_time)
     return Ticket(token)
 

@@ -47,7 +47,12 @@ def process_name() -> str:
     """Return what this process is called, without importing multiprocessing for it."""
     module = sys.modules.get("multiprocessing.process")
     current = getattr(module, "current_process", None)
-    return "MainProcess" if current is None else str(current().name)
+    return "MainProcess" if current is None else as_utf8(current().name)
+
+
+def as_utf8(name: object) -> str:
+    """Return a name that can be kept as UTF-8, with a mark for what can't."""
+    return str(name).encode(errors="replace").decode()
 
 
 def find_thread(native_id: int) -> tuple[str, int] | None:

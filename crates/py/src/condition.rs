@@ -70,9 +70,9 @@ impl Condition {
         };
         let mut owner = Ok(());
         let notified = wait(py, |park| {
-            let notified = self.object.wait(storage, waiting, deadline, park);
-            owner = self.lock.take_back(saved, park);
-            notified
+            let take_back = || owner = self.lock.take_back(saved, park);
+            self.object
+                .wait_and(storage, waiting, deadline, park, take_back)
         })?;
         owner.map_err(|dead| owner_died(py, self.lock.name(), self.lock.storage(), dead))?;
         Ok(notified == Notified::Yes)

@@ -77,7 +77,8 @@ pub(crate) fn reduce<'py, T: Shareable>(
     let restore = RESTORE.get(py)?;
     let (purpose, ticket) = purpose(py, object)?;
     let class = instance.get_type();
-    // Queues, barriers and derived classes hold what is the user's.
+    // Queues, barriers and derived classes hold what is the user's. (So does a condition over a
+    // derived lock, for which this isn't made more complicated.)
     let holds_nothing = !matches!(T::KIND, Kind::Queue | Kind::Barrier) && class.is(base);
     if LASTS.get() && holds_nothing {
         spare_counting(instance);

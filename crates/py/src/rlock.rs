@@ -5,7 +5,7 @@ use freethreading_core::park::Uninterruptible;
 use freethreading_core::queue::Patience;
 use freethreading_core::storage::Object;
 use freethreading_core::sync::{self, Acquire, NotHeld, SavedDepth};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
@@ -40,6 +40,11 @@ impl RLock {
     #[cold]
     fn acquire_contended(&self, py: Python<'_>, patience: Patience) -> PyResult<bool> {
         let storage = self.object.storage();
+        if self.object.is_held(storage) {
+            return Err(PyOverflowError::new_err(
+                "this thread has acquired the RLock 2^32 - 1 times without releasing it",
+            ));
+        }
         let outcome = match patience {
             Patience::None => self.object.poll(storage),
             Patience::Until(deadline) => {
@@ -141,6 +146,10 @@ impl RLock {
         let saved = SavedDepth::new(state)
             .ok_or_else(|| PyValueError::new_err("state must be what _release_save returned"))?;
         let storage = self.object.storage();
+        if self.object.is_held(storage) {
+            self.object.restore_depth(saved);
+            return Ok(());
+        }
         // Whatever signals say: the caller is going to release it.
         let acquire = || self.object.acquire(storage, None, &Uninterruptible);
         match py.detach(acquire) {

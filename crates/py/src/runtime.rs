@@ -38,10 +38,13 @@ fn home() -> PyResult<&'static Family> {
     }
     let home = Family::home().map_err(from_family)?;
     Python::attach(|py| {
-        let name: String = PROCESS_NAME.get(py)?.call0()?.extract()?;
-        family::name_process(&name);
-        Ok(home)
-    })
+        let name = || PROCESS_NAME.get(py)?.call0()?.extract::<String>();
+        // Only for reports: without a name, they tell the process's number.
+        if let Ok(name) = name() {
+            family::name_process(&name);
+        }
+    });
+    Ok(home)
 }
 
 /// Says what this process is called, for the `repr` of what it holds.

@@ -64,10 +64,10 @@ fn borrow(py: Python<'_>, object: &Permits) -> PyResult<bool> {
     Ok(outcome == SemaphoreAcquire::Acquired)
 }
 
-#[inline]
-fn give_back(class: &str, object: &Permits) -> PyResult<()> {
-    object
-        .give_back(object.storage())
+fn give_back(py: Python<'_>, class: &str, object: &Permits) -> PyResult<()> {
+    let storage = object.storage();
+    // Detached: whoever enters a loan at this moment may be stopped in the middle of that.
+    py.detach(|| object.give_back(storage))
         .map_err(|AboveBound| released_too_often(class))
 }
 
@@ -106,7 +106,8 @@ fn describe(class: &str, object: &Permits) -> String {
 /// Differences from threading / multiprocessing: it can be pickled at any time, and the copy is
 /// the same semaphore. A permit has no owner, for one worker may release what another acquired;
 /// so if a worker process is killed, a permit that it took with `acquire()` doesn't come back. One
-/// that it took with `with semaphore:` does, within a second, if it dies inside the block.
+/// that it took with `with semaphore:` does, within a second, if it dies inside the block; so don't
+/// `release()` that one by other means before the block ends.
 #[pyclass(module = "freethreading", frozen, weakref, subclass)]
 pub(crate) struct Semaphore {
     object: Permits,
@@ -116,7 +117,7 @@ shortcuts! { Semaphore:
     "acquire" (0) |it| it.object.try_acquire().then_some(Answer::True);
     "release" (0) |it| it.object.release(it.object.storage()).ok().map(|()| Answer::None);
     "__enter__" (0) |it| it.object.try_borrow(it.object.storage()).then_some(Answer::True);
-    "__exit__" (3) |it| it.object.give_back(it.object.storage()).ok().map(|()| Answer::None);
+    "__exit__" (3) |it| it.object.try_give_back(it.object.storage()).then_some(Answer::None);
 }
 
 #[pymethods]
@@ -158,12 +159,13 @@ impl Semaphore {
     #[pyo3(signature = (exc_type, exc_value, traceback, /))]
     fn __exit__(
         &self,
+        py: Python<'_>,
         exc_type: &Bound<'_, PyAny>,
         exc_value: &Bound<'_, PyAny>,
         traceback: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         let _ = (exc_type, exc_value, traceback);
-        give_back("Semaphore", &self.object)
+        give_back(py, "Semaphore", &self.object)
     }
 
     fn __reduce__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
@@ -218,7 +220,7 @@ shortcuts! { BoundedSemaphore:
     "acquire" (0) |it| it.object.try_acquire().then_some(Answer::True);
     "release" (0) |it| it.object.release(it.object.storage()).ok().map(|()| Answer::None);
     "__enter__" (0) |it| it.object.try_borrow(it.object.storage()).then_some(Answer::True);
-    "__exit__" (3) |it| it.object.give_back(it.object.storage()).ok().map(|()| Answer::None);
+    "__exit__" (3) |it| it.object.try_give_back(it.object.storage()).then_some(Answer::None);
 }
 
 #[pymethods]
@@ -260,12 +262,13 @@ impl BoundedSemaphore {
     #[pyo3(signature = (exc_type, exc_value, traceback, /))]
     fn __exit__(
         &self,
+        py: Python<'_>,
         exc_type: &Bound<'_, PyAny>,
         exc_value: &Bound<'_, PyAny>,
         traceback: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         let _ = (exc_type, exc_value, traceback);
-        give_back("BoundedSemaphore", &self.object)
+        give_back(py, "BoundedSemaphore", &self.object)
     }
 
     fn __reduce__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {

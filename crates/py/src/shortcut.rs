@@ -7,7 +7,8 @@
 //! a call with the common arguments, and leaves everything else to PyO3's wrapper. A class works
 //! the same without its shortcuts.
 //!
-//! A shortcut runs no Python code, raises nothing, doesn't panic and doesn't wait.
+//! A shortcut runs no Python code, raises nothing, doesn't panic and waits for nobody. (A process's
+//! first `with` of a semaphore allocates, under a mutex that others hold for microseconds.)
 
 #![expect(
     unsafe_code,

@@ -250,6 +250,70 @@ fn an_inheritance() {
     }
 }
 
+/// One of the heirs is dead, too.
+#[test]
+fn an_inheritance_of_the_dead() {
+    let _alone = alone();
+    let condition = new::<Condition>();
+    let dead = die_at(NEVER, || {
+        let _ = enter(&condition);
+        let _ = enter(&condition);
+    });
+    assert_eq!(dead, Child::Finished);
+    let survivor = enter(&condition);
+    assert_eq!(condition.notify(shared(), 1), 1);
+    condition.bury_dead(shared());
+    let told = condition.wait(shared(), survivor, at_once(), &Uninterruptible);
+    assert_eq!(told, Notified::Yes);
+}
+
+/// What a waiter was told before the notifier died reaches one that waited then.
+#[test]
+fn a_notification_to_the_dead() {
+    let _alone = alone();
+    let condition = new::<Condition>();
+    for steps in 0.. {
+        let dead = die_at(NEVER, || drop(enter(&condition)));
+        assert_eq!(dead, Child::Finished);
+        let survivor = enter(&condition);
+        let notifier = die_at(steps, || {
+            condition.notify(shared(), 2);
+        });
+        let _ = condition.notify(shared(), 1);
+        condition.bury_dead(shared());
+        let told = condition.wait(shared(), survivor, at_once(), &Uninterruptible);
+        assert_eq!(told, Notified::Yes, "killed at step {steps}");
+        if notifier == Child::Finished {
+            return;
+        }
+    }
+}
+
+/// Also for those who acquire and poll, and never borrow.
+#[test]
+fn a_borrowed_permit_that_is_polled_for() {
+    let _alone = alone();
+    for steps in 0.. {
+        let semaphore = new::<Semaphore>();
+        semaphore.initialize(1, false);
+        let child = die_at(steps, || {
+            assert!(semaphore.try_borrow(shared()));
+            assert!(semaphore.try_give_back(shared()));
+        });
+        let soon = Deadline::after(Duration::from_secs(5));
+        let outcome = semaphore.acquire(shared(), soon, &Uninterruptible);
+        assert_eq!(
+            outcome,
+            SemaphoreAcquire::Acquired,
+            "killed at step {steps}"
+        );
+        assert!(!semaphore.poll(shared()));
+        if child == Child::Finished {
+            return;
+        }
+    }
+}
+
 /// No permit is lost or doubled wherever a borrower dies.
 #[test]
 fn a_permit_borrowed_and_given_back() {

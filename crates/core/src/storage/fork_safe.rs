@@ -27,9 +27,8 @@ impl<T: Default> ForkSafe<T> {
     pub(super) fn with<R>(&self, use_it: impl FnOnce(&mut T) -> R) -> R {
         if self.mutex.lock(Storage::Private) {
             // Another thread was in the middle of a change when this process was forked off, so
-            // the value may be half changed: it is left alone and another one taken. (CPython
-            // stops its threads before it forks, and none is stopped here; so it takes a fork
-            // that bypasses the interpreter. Nothing is locked before forks instead: two threads
+            // the value may be half changed: it is left alone and another one taken. (A thread
+            // that ends does so without the interpreter, so a fork doesn't wait for it. Nothing is locked before forks instead: two threads
             // that fork at once would wait for each other with the interpreter locked.)
             // SAFETY: we hold the mutex; the old value isn't dropped, only overwritten.
             unsafe { self.value.get().write(None) };

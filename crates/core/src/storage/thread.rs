@@ -92,9 +92,11 @@ pub(super) fn is_gone(token: Token) -> bool {
 
 /// In a forked child, in its only thread: all others are gone.
 pub(super) fn leave_others_behind() {
-    SURVIVOR.store(current().bits(), Ordering::Relaxed);
+    // First of all: the table's mutex may be held by one of those, and a thread without a number
+    // asks for it to get one (which isn't below this).
     FORKED_AT.store(NEXT.load(Ordering::Relaxed), Ordering::Relaxed);
     let me = current();
+    SURVIVOR.store(me.bits(), Ordering::Relaxed);
     IDS.with(|ids| {
         ids.clear();
         ids.insert(me, kernel_id());

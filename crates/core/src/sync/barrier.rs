@@ -103,6 +103,10 @@ impl Barrier {
         let cycle = self.cycle.load(Relaxed);
         let index = Self::arrived(&section, cycle);
         if index + 1 >= self.parties.load(Relaxed) {
+            if storage.can_lose_holders() && section.bury_dead(|_, _| false) > 0 {
+                self.break_in(&section);
+                return BarrierWait::Broken;
+            }
             self.cycle.store(cycle.wrapping_add(1), Relaxed);
             self.drag_floor(cycle);
             let turn = Turn { cycle, index };

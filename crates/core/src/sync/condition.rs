@@ -6,6 +6,7 @@
 //! doesn't swallow one.
 
 use super::wait_list::{Ending, Place, Slept, Told, WaitList, Waiter};
+use crate::crash;
 use crate::deadline::Deadline;
 use crate::park::Park;
 use crate::primitive::AtomicU32;
@@ -13,7 +14,7 @@ use crate::primitive::Ordering::Relaxed;
 use crate::storage::{Kind, OutOfMemory, Shareable, Storage};
 
 /// All state is in the list: see `wait_list`. A waiter's tag is how many notifications there had
-/// been when it entered; when it is told, how many there are then.
+/// been when it entered; what it is told with, how many there were then.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Condition {
@@ -38,7 +39,7 @@ const NOTIFIED: Ending = Ending(Ending::FIRST);
 /// it came.
 fn is_heir(dead: Waiter<'_>, other: Waiter<'_>) -> bool {
     // Counted in a circle.
-    dead.tag().wrapping_sub(other.tag()).wrapping_sub(1) < u32::MAX / 2
+    dead.told_tag().wrapping_sub(other.tag()).wrapping_sub(1) < u32::MAX / 2
 }
 
 /// How a wait ended.
@@ -78,6 +79,19 @@ impl Condition {
         deadline: Option<Deadline>,
         park: &impl Park,
     ) -> Notified {
+        self.wait_and(storage, waiting, deadline, park, || ())
+    }
+
+    /// Waits to be notified, and takes the user's lock again with `take_back`. Until it has the
+    /// lock it is a waiter: what it was told goes to others if it dies before.
+    pub fn wait_and(
+        &self,
+        storage: Storage,
+        waiting: Waiting,
+        deadline: Option<Deadline>,
+        park: &impl Park,
+        take_back: impl FnOnce(),
+    ) -> Notified {
         let slept = loop {
             match waiting.0.sleep(storage, deadline, park) {
                 // One of the dead may have been told what this waiter is waiting for.
@@ -85,6 +99,7 @@ impl Condition {
                 slept => break slept,
             }
         };
+        take_back();
         let told = self.waiters.lock(storage).leave(waiting.0);
         match (told, slept) {
             (Some(_), Slept::Interrupted) => {
@@ -127,7 +142,8 @@ impl Condition {
             if told >= count {
                 break;
             }
-            waiter.set_tag(now);
+            waiter.set_told_tag(now);
+            crash::step();
             // One that has died before it slept counts: others find that out, and pass it on.
             if section.tell(waiter, NOTIFIED) == Told::Nobody && section.is_dead(waiter) {
                 section.bury(waiter);

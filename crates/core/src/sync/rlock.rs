@@ -56,7 +56,8 @@ fn this_thread(storage: Storage) -> u64 {
 }
 
 impl RLock {
-    /// Takes the lock if it is free or this thread's.
+    /// Takes the lock if it is free or this thread's. (Of its owner's acquires it refuses only the
+    /// one after the 2^32 - 1st, which nothing else must be tried with: it would wait for itself.)
     #[inline]
     #[must_use]
     pub fn try_acquire(&self, storage: Storage) -> bool {
@@ -100,14 +101,10 @@ impl RLock {
 
     fn deepen(&self) -> bool {
         // 2^32 nested acquires take a minute; they would be a bug, not a deep recursion.
-        let depth = self.depth.load(Ordering::Relaxed);
-        self.depth.store(
-            depth
-                .checked_add(1)
-                .expect("fewer than 2^32 nested acquires"),
-            Ordering::Relaxed,
-        );
-        true
+        let deeper = self.depth.load(Ordering::Relaxed).checked_add(1);
+        deeper
+            .map(|depth| self.depth.store(depth, Ordering::Relaxed))
+            .is_some()
     }
 
     fn begin(&self, me: u64) -> bool {

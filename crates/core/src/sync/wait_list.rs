@@ -59,7 +59,9 @@ struct Node {
     owner: AtomicU32,
     /// Whatever the user of the list wants to know of a waiter.
     tag: AtomicU32,
-    reserved: AtomicU32,
+    /// What goes with the ending, for whoever inherits it; kept apart from `tag`, which says what
+    /// this waiter itself may inherit.
+    told_tag: AtomicU32,
     next: AtomicU64,
 }
 
@@ -342,8 +344,13 @@ impl Waiter<'_> {
         self.node.tag.load(Relaxed)
     }
 
-    pub(super) fn set_tag(self, tag: u32) {
-        self.node.tag.store(tag, Relaxed);
+    pub(super) fn told_tag(self) -> u32 {
+        self.node.told_tag.load(Relaxed)
+    }
+
+    /// To be set before the waiter is told: until then it means nothing.
+    pub(super) fn set_told_tag(self, tag: u32) {
+        self.node.told_tag.store(tag, Relaxed);
     }
 }
 

@@ -51,6 +51,7 @@ impl Section<'_> {
     fn bequeath(&self, dead: Waiter<'_>, ending: Ending, heir: Waiter<'_>) {
         self.list.in_hand.store(dead.address.bits(), Relaxed);
         self.list.heir.store(heir.address.bits(), Relaxed);
+        heir.set_told_tag(dead.told_tag());
         crash::step();
         // If that one is dead, too, whoever buries it passes it on again.
         let _ = self.tell(heir, ending);
