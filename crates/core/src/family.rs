@@ -341,6 +341,21 @@ impl Family {
         Token::from_bits(self.me.load(Relaxed)).unwrap_or_else(unregistered)
     }
 
+    /// What no other living process of the family has: the token, or, for one that found no slot
+    /// and shares its token with others of that kind, a number that is no token.
+    #[inline]
+    pub(crate) fn mark(&self) -> u32 {
+        let me = self.me();
+        if me == unregistered() {
+            return 1 << 31
+                | rustix::process::getpid()
+                    .as_raw_nonzero()
+                    .get()
+                    .unsigned_abs();
+        }
+        me.bits()
+    }
+
     /// The process table.
     #[must_use]
     pub fn processes(&self) -> Processes<'_> {

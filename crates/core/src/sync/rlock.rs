@@ -51,7 +51,7 @@ fn this_thread(storage: Storage) -> u64 {
     let thread = u64::from(crate::storage::thread::current().bits());
     match storage.family() {
         None => thread,
-        Some(family) => (u64::from(family.me().bits()) << 32) | thread,
+        Some(family) => (u64::from(family.mark()) << 32) | thread,
     }
 }
 
