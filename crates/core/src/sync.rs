@@ -6,9 +6,11 @@ mod condition;
 mod event;
 mod lock;
 pub(crate) mod mutex;
+mod per_process;
 mod rlock;
 mod semaphore;
 mod wait_list;
+mod waiters;
 
 pub use barrier::{Barrier, BarrierWait, Turn};
 pub use condition::{Condition, Notified, Waiting};

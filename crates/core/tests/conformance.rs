@@ -86,7 +86,7 @@ on_both_storages! {
         assert!(!lock.try_acquire(storage));
         assert_eq!(lock.acquire(storage, at_once(), &Uninterruptible), Acquire::TimedOut);
         assert_eq!(lock.acquire(storage, None, &Interrupting), Acquire::Interrupted);
-        assert_eq!(lock.waiters(), 0);
+        assert_eq!(lock.waiters(storage), 0);
         assert_eq!(lock.release(storage), Ok(()));
         assert_eq!(lock.release(storage), Err(NotHeld));
         assert_eq!(lock.owner(), None);
@@ -104,11 +104,11 @@ on_both_storages! {
                     threads.spawn(|| assert_eq!(lock.release(storage), Ok(())));
                 });
             }
-            until(|| lock.waiters() == 3);
+            until(|| lock.waiters(storage) == 3);
             assert_eq!(lock.release(storage), Ok(()));
         });
         until(|| !lock.is_locked());
-        assert_eq!(lock.waiters(), 0);
+        assert_eq!(lock.waiters(storage), 0);
     }
 
     fn a_lock_waiter_that_gives_up_passes_its_wake_up_on(storage: Storage) {
@@ -199,7 +199,7 @@ on_both_storages! {
             assert_eq!(semaphore.release(storage), Ok(()));
             assert_eq!(semaphore.value(), value);
         }
-        assert_eq!(semaphore.waiters(), 0);
+        assert_eq!(semaphore.waiters(storage), 0);
     }
 
     fn a_bounded_semaphore_refuses_a_release_too_many(storage: Storage) {

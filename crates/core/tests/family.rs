@@ -108,7 +108,7 @@ fn every_waiter_is_told_that_a_locks_owner_died() {
                     assert_eq!(lock.acquire(shared(), None, &Uninterruptible), died);
                 });
             }
-            until(|| lock.waiters() == 4);
+            until(|| lock.waiters(shared()) == 4);
             assert_eq!(
                 family().processes().process(token).map(|owner| owner.pid),
                 Some(owner.pid())
@@ -120,6 +120,45 @@ fn every_waiter_is_told_that_a_locks_owner_died() {
         assert!(lock.try_acquire(shared()));
         assert_eq!(lock.release(shared()), Ok(()));
     }
+}
+
+#[test]
+fn a_waiter_that_died_is_not_counted() {
+    let _alone = alone();
+    let before = census();
+    let (lock, semaphore) = (new::<Lock>(), new::<Semaphore>());
+    assert!(lock.try_acquire(shared()));
+    for round in 0..3 {
+        let at_lock = Child::fork(|| {
+            let _ = lock.acquire(shared(), None, &Uninterruptible);
+        });
+        let at_semaphore = Child::fork(|| {
+            let _ = semaphore.acquire(shared(), None, &Uninterruptible);
+        });
+        until(|| lock.waiters(shared()) == 1 && semaphore.waiters(shared()) == 1);
+        at_lock.kill_and_wait();
+        at_semaphore.kill_and_wait();
+        until(|| lock.waiters(shared()) == 0 && semaphore.waiters(shared()) == 0);
+        // Their records are taken over.
+        family().reap_dead();
+        if round == 0 {
+            assert_eq!(census().0, before.0 + 2);
+        }
+    }
+    thread::scope(|threads| {
+        for _ in 0..2 {
+            threads.spawn(|| {
+                let outcome = lock.acquire(shared(), None, &Uninterruptible);
+                assert_eq!(outcome, Acquire::Acquired);
+                assert_eq!(lock.release(shared()), Ok(()));
+            });
+        }
+        until(|| lock.waiters(shared()) == 2);
+        assert_eq!(lock.release(shared()), Ok(()));
+    });
+    assert_eq!(lock.waiters(shared()), 0);
+    drop((lock, semaphore));
+    assert_eq!(census(), before);
 }
 
 #[test]
@@ -271,7 +310,7 @@ fn borrowed_permits_come_back_when_the_borrower_dies() {
     assert_eq!(semaphore.value(), 0);
     thread::scope(|threads| {
         let waiter = threads.spawn(|| semaphore.borrow(shared(), &Uninterruptible));
-        until(|| semaphore.waiters() == 1);
+        until(|| semaphore.waiters(shared()) == 1);
         child.kill_and_wait();
         let outcome = waiter.join().expect("no panic");
         assert_eq!(outcome, SemaphoreAcquire::Acquired);

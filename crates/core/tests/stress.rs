@@ -59,7 +59,7 @@ fn locks_exclude(storage: Storage) {
         }
     });
     assert_eq!(count.value(), u64::from(THREADS) * 5000);
-    assert_eq!(lock.waiters(), 0);
+    assert_eq!(lock.waiters(storage), 0);
 }
 
 fn rlocks_exclude(storage: Storage) {

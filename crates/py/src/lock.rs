@@ -161,7 +161,12 @@ impl Lock {
     fn __repr__(&self, py: Python<'_>) -> String {
         let object = &self.object;
         let state = if object.is_locked() {
-            describe_lock(py, object.storage(), object.owner(), object.waiters())
+            describe_lock(
+                py,
+                object.storage(),
+                object.owner(),
+                object.waiters(object.storage()),
+            )
         } else {
             "unlocked".to_owned()
         };

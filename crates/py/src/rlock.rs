@@ -207,7 +207,12 @@ impl RLock {
     fn __repr__(&self, py: Python<'_>) -> String {
         let object = &self.object;
         let state = if object.is_locked() {
-            let holder = describe_lock(py, object.storage(), object.owner(), object.waiters());
+            let holder = describe_lock(
+                py,
+                object.storage(),
+                object.owner(),
+                object.waiters(object.storage()),
+            );
             format!("{holder}, depth {}", object.depth())
         } else {
             "unlocked".to_owned()

@@ -84,7 +84,7 @@ fn released_too_often(class: &str) -> PyErr {
 }
 
 fn describe(class: &str, object: &Permits) -> String {
-    let waiters = match object.waiters() {
+    let waiters = match object.waiters(object.storage()) {
         0 => String::new(),
         waiters => format!(", {waiters} waiting"),
     };

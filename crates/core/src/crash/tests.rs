@@ -368,6 +368,34 @@ fn a_dead_borrower_buried() {
     }
 }
 
+/// Whoever is counted as waiting lives.
+#[test]
+fn a_wait_that_times_out() {
+    let _alone = alone();
+    let before = census();
+    let (lock, semaphore) = (new::<Lock>(), new::<Semaphore>());
+    assert!(lock.try_acquire(shared()));
+    let wait = || {
+        let outcome = lock.acquire(shared(), at_once(), &Uninterruptible);
+        assert_eq!(outcome, Acquire::TimedOut);
+        let outcome = semaphore.acquire(shared(), at_once(), &Uninterruptible);
+        assert_eq!(outcome, SemaphoreAcquire::TimedOut);
+    };
+    die_everywhere(wait, |_| {
+        // The kernel may be asked again only after a while.
+        assert!(comes_true(|| lock.waiters(shared()) == 0));
+        assert!(comes_true(|| semaphore.waiters(shared()) == 0));
+        wait();
+        assert_eq!(lock.waiters(shared()), 0);
+        assert_eq!(semaphore.waiters(shared()), 0);
+    });
+    drop((lock, semaphore));
+    let after = census();
+    assert_eq!((after.0, after.1), (before.0, before.1));
+    // Records that were killed between being made and being linked: at most one per primitive.
+    assert!(after.2 - before.2 <= 2 * 128, "{}", after.2 - before.2);
+}
+
 #[test]
 fn a_lock_whose_owner_died_buried() {
     let _alone = alone();

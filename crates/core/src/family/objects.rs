@@ -233,8 +233,10 @@ impl Family {
             Some(Kind::Semaphore) => self.payload(run, |it: &Semaphore| it.destroy(storage)),
             Some(Kind::Condition) => self.payload(run, |it: &Condition| it.destroy(storage)),
             Some(Kind::Barrier) => self.payload(run, |it: &Barrier| it.destroy(storage)),
-            // The others own nothing beside themselves.
-            Some(Kind::Lock | Kind::RLock | Kind::Event) | None => None,
+            Some(Kind::Lock) => self.payload(run, |it: &Lock| it.destroy(storage)),
+            Some(Kind::RLock) => self.payload(run, |it: &RLock| it.destroy(storage)),
+            // Owns nothing beside itself.
+            Some(Kind::Event) | None => None,
         };
         self.free(run);
     }

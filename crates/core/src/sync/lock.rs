@@ -6,6 +6,7 @@
 //! after that the lock works as before.
 
 use super::mutex::pass_wake_on;
+use super::waiters::Waiters;
 use crate::crash;
 use crate::deadline::Deadline;
 use crate::park::{Park, Parked};
@@ -28,13 +29,19 @@ pub struct Lock {
     word: AtomicU32,
     deaths: AtomicU32,
     last_dead: AtomicU32,
-    waiters: AtomicU32,
+    reserved: AtomicU32,
+    waiters: Waiters,
 }
 
 // SAFETY: repr(C), atomics only, zero is a free lock, no pointers; any value of `word` is
-// either zero or treated as held, by the dead if it isn't a token.
+// either zero or treated as held, by the dead if it isn't a token; addresses in `waiters` are
+// checked before use.
 unsafe impl Shareable for Lock {
     const KIND: Kind = Kind::Lock;
+
+    fn destroy(&self, storage: Storage) {
+        self.waiters.destroy(storage);
+    }
 }
 
 const CONTENDED: u32 = 1;
@@ -89,14 +96,21 @@ impl Lock {
         if self.try_acquire(storage) {
             return Acquire::Acquired;
         }
-        self.waiters.fetch_add(1, Ordering::Relaxed);
-        let outcome = self.acquire_contended(storage, deadline, park);
-        self.waiters.fetch_sub(1, Ordering::Relaxed);
-        outcome
+        self.acquire_contended(storage, deadline, park)
     }
 
     #[cold]
     fn acquire_contended(
+        &self,
+        storage: Storage,
+        deadline: Option<Deadline>,
+        park: &impl Park,
+    ) -> Acquire {
+        self.waiters
+            .during(storage, || self.wait_for_it(storage, deadline, park))
+    }
+
+    fn wait_for_it(
         &self,
         storage: Storage,
         deadline: Option<Deadline>,
@@ -229,9 +243,9 @@ impl Lock {
         Token::from_bits(self.word.load(Ordering::Relaxed) >> 1)
     }
 
-    /// How many wait for it. Only a report: a waiter that was killed stays counted.
+    /// How many wait for it, the dead left out.
     #[must_use]
-    pub fn waiters(&self) -> u32 {
-        self.waiters.load(Ordering::Relaxed)
+    pub fn waiters(&self, storage: Storage) -> u32 {
+        self.waiters.count(storage)
     }
 }

@@ -24,6 +24,10 @@ pub struct RLock {
 // that seems held or free when it isn't.
 unsafe impl Shareable for RLock {
     const KIND: Kind = Kind::RLock;
+
+    fn destroy(&self, storage: Storage) {
+        self.lock.destroy(storage);
+    }
 }
 
 /// How often a thread held an [`RLock`] that it released in full for a while.
@@ -186,9 +190,9 @@ impl RLock {
         self.lock.owner()
     }
 
-    /// How many wait for it.
+    /// How many wait for it, the dead left out.
     #[must_use]
-    pub fn waiters(&self) -> u32 {
-        self.lock.waiters()
+    pub fn waiters(&self, storage: Storage) -> u32 {
+        self.lock.waiters(storage)
     }
 }

@@ -11,6 +11,7 @@ use crate::storage::{Kind, Shareable, Storage};
 
 mod loans;
 
+use super::waiters::Waiters;
 use loans::Loans;
 
 /// `word` is `{ reserved: 31 bits, a loan is being entered: 1, permits: 31, somebody may sleep: 1 }`;
@@ -39,8 +40,8 @@ pub struct Semaphore {
     word: AtomicU64,
     /// [`BOUNDED`] and the most permits there may be, or 0; set once, before the object is shared.
     bound: AtomicU32,
-    /// How many wait; only a report.
-    waiters: AtomicU32,
+    reserved: AtomicU32,
+    waiters: Waiters,
     loans: Loans,
 }
 
@@ -50,6 +51,7 @@ unsafe impl Shareable for Semaphore {
     const KIND: Kind = Kind::Semaphore;
 
     fn destroy(&self, storage: Storage) {
+        self.waiters.destroy(storage);
         self.loans.destroy(storage);
     }
 }
@@ -110,10 +112,10 @@ impl Semaphore {
         permits(self.word.load(Ordering::Relaxed))
     }
 
-    /// How many wait.
+    /// How many wait, the dead left out.
     #[must_use]
-    pub fn waiters(&self) -> u32 {
-        self.waiters.load(Ordering::Relaxed)
+    pub fn waiters(&self, storage: Storage) -> u32 {
+        self.waiters.count(storage)
     }
 
     /// Takes a permit if there is one.
@@ -169,10 +171,9 @@ impl Semaphore {
         park: &impl Park,
         take: impl Fn(u64) -> Option<u64>,
     ) -> SemaphoreAcquire {
-        self.waiters.fetch_add(1, Ordering::Relaxed);
-        let outcome = self.wait_for_permit(storage, deadline, park, take);
-        self.waiters.fetch_sub(1, Ordering::Relaxed);
-        outcome
+        self.waiters.during(storage, || {
+            self.wait_for_permit(storage, deadline, park, take)
+        })
     }
 
     fn wait_for_permit(

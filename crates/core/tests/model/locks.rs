@@ -51,7 +51,7 @@ proptest! {
                 is_held = !matches!(step, Step::Release | Step::ReleaseAll);
                 prop_assert_eq!(lock.is_locked(), is_held);
                 prop_assert_eq!(lock.owner(), is_held.then(|| storage.me()));
-                prop_assert_eq!(lock.waiters(), 0);
+                prop_assert_eq!(lock.waiters(storage), 0);
             }
         }
     }

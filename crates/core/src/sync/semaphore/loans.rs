@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Permits that are borrowed for the length of a block: they come back when the borrower dies.
 //!
-//! Each process that borrows has a [`Record`], how many it has. A permit moves between the
+//! Each process that borrows has a record, how many it has. A permit moves between the
 //! semaphore's word and a record as one step, although these are two words:
 //!
 //! ```text
@@ -15,17 +15,18 @@
 //! 2. The mark is set by the same store that changes the permits. So whoever takes the mutex
 //!    over from a dead holder knows: with the mark, the permits have moved, and the record gets
 //!    the intended count (again, perhaps); without it, they haven't, or all was done.
-//! 3. A record is never freed before the semaphore is; one with a count of zero is anybody's.
+//! 3. A record with a count of zero is anybody's.
 //!
 //! Where holders can't die, on threads, nothing is noted, and a loan is a plain permit.
 
 use super::{AboveBound, ENTERING, Semaphore, SemaphoreAcquire};
 use crate::crash;
 use crate::park::Park;
-use crate::primitive::Ordering::{Acquire, Relaxed, Release};
+use crate::primitive::Ordering::Relaxed;
 use crate::primitive::{AtomicU32, AtomicU64};
 use crate::storage::{Address, Storage, Token};
 use crate::sync::mutex::{RobustMutex, Tried};
+use crate::sync::per_process::{Entry, PerProcess, Record};
 
 /// All-zero is without loans. Relaxed throughout where the mutex orders.
 #[derive(Debug, Default)]
@@ -34,76 +35,19 @@ pub(super) struct Loans {
     mutex: RobustMutex,
     intended_count: AtomicU32,
     intended_record: AtomicU64,
-    /// The newest record; each names the one before it.
-    records: AtomicU64,
-}
-
-/// What a process has borrowed.
-#[derive(Debug, Default)]
-#[repr(C)]
-struct Record {
-    borrower: AtomicU32,
-    count: AtomicU32,
-    next: AtomicU64,
-}
-
-/// More records than there can be processes: a chain that is longer has been overwritten.
-const MAX_RECORDS: usize = 1024;
-
-fn record(storage: Storage, address: Address) -> Option<&'static Record> {
-    if address.is_null() {
-        return None;
-    }
-    let record = storage.resolve(address, size_of::<Record>())?;
-    // SAFETY: allocated for a Record (in shared memory, at least mapped: resolve checks it),
-    // made of atomics, and by Invariant 3 not freed while the semaphore exists.
-    Some(unsafe { record.cast().as_ref() })
+    /// How many permits each process has borrowed.
+    debts: PerProcess,
 }
 
 impl Loans {
     /// All records. Without the mutex, new ones may be missed.
     fn records(&self, storage: Storage) -> impl Iterator<Item = (Address, &'static Record)> {
-        // Acquire: pairs with the Release in `add`, for those without the mutex.
-        let mut next = Address::from_bits(self.records.load(Acquire));
-        core::iter::from_fn(move || {
-            let address = next;
-            let record = record(storage, address)?;
-            next = Address::from_bits(record.next.load(Relaxed));
-            Some((address, record))
-        })
-        .take(MAX_RECORDS)
+        self.debts.records(storage)
     }
 
     /// This process's record, or one that it can have. Under the mutex.
     fn mine(&self, storage: Storage) -> Option<(Address, &'static Record)> {
-        let me = storage.me().bits();
-        let is_mine = |record: &Record| record.borrower.load(Relaxed) == me;
-        let mut found = self.records(storage).find(|(_, record)| is_mine(record));
-        if found.is_none() {
-            found = self
-                .records(storage)
-                .find(|(_, record)| record.count.load(Relaxed) == 0);
-        }
-        match found {
-            Some((_, record)) => record.borrower.store(me, Relaxed),
-            None => found = self.add(storage),
-        }
-        found
-    }
-
-    #[cold]
-    fn add(&self, storage: Storage) -> Option<(Address, &'static Record)> {
-        let address = storage.allocate(size_of::<Record>()).ok()?;
-        let new = storage.resolve(address, size_of::<Record>())?.cast();
-        // SAFETY: fresh memory of that size, aligned to 64 bytes.
-        unsafe { new.write(Record::default()) };
-        let new = record(storage, address)?;
-        new.borrower.store(storage.me().bits(), Relaxed);
-        new.next.store(self.records.load(Relaxed), Relaxed);
-        crash::step();
-        self.records.store(address.bits(), Release);
-        crash::step();
-        Some((address, new))
+        self.debts.claim(storage, |entry| entry.number == 0)
     }
 
     fn intend(&self, record: Address, count: u32) {
@@ -113,18 +57,19 @@ impl Loans {
     }
 
     pub(super) fn destroy(&self, storage: Storage) {
-        let records: Vec<Address> = self.records(storage).map(|(address, _)| address).collect();
-        self.records.store(0, Relaxed);
-        for address in records {
-            // SAFETY: allocated in `add` with this size; nobody uses the semaphore any more.
-            unsafe { storage.free(address, size_of::<Record>()) };
-        }
+        self.debts.destroy(storage);
     }
 }
 
 fn is_dead(storage: Storage, record: &Record) -> bool {
-    Token::from_bits(record.borrower.load(Relaxed))
-        .is_none_or(|borrower| storage.seems_gone(borrower))
+    record.get().is_of_dead(storage)
+}
+
+fn note(record: &Record, number: u32) {
+    record.set(Entry {
+        number,
+        ..record.get()
+    });
 }
 
 impl Semaphore {
@@ -214,9 +159,8 @@ impl Semaphore {
             return;
         }
         let intended = Address::from_bits(self.loans.intended_record.load(Relaxed));
-        if let Some(record) = record(storage, intended) {
-            let count = self.loans.intended_count.load(Relaxed);
-            record.count.store(count, Relaxed);
+        if let Some(record) = PerProcess::at(storage, intended) {
+            note(record, self.loans.intended_count.load(Relaxed));
         }
         crash::step();
         self.word.fetch_and(!ENTERING, Relaxed);
@@ -231,7 +175,7 @@ impl Semaphore {
         let Some((address, record)) = self.loans.mine(storage) else {
             return self.take(marks);
         };
-        self.loans.intend(address, record.count.load(Relaxed) + 1);
+        self.loans.intend(address, record.get().number + 1);
         let taken = self.take(marks | ENTERING)?;
         crash::step();
         self.settle(storage);
@@ -240,10 +184,10 @@ impl Semaphore {
 
     /// This process's record and what it has borrowed, if anything. Under the mutex.
     fn debt(&self, storage: Storage) -> Option<(Address, &'static Record, u32)> {
-        let me = storage.me().bits();
+        let me = Some(storage.me());
         let mut records = self.loans.records(storage);
-        let (address, record) = records.find(|(_, it)| it.borrower.load(Relaxed) == me)?;
-        let count = record.count.load(Relaxed);
+        let (address, record) = records.find(|(_, it)| it.get().owner == me)?;
+        let count = record.get().number;
         (count > 0).then_some((address, record, count))
     }
 
@@ -263,7 +207,7 @@ impl Semaphore {
     #[cold]
     fn forget_one(&self, storage: Storage) {
         if let Some((_, record, count)) = self.debt(storage) {
-            record.count.store(count - 1, Relaxed);
+            note(record, count - 1);
         }
     }
 
@@ -271,7 +215,8 @@ impl Semaphore {
     pub(crate) fn has_lent_to(&self, storage: Storage, process: Token) -> bool {
         self.is_entering()
             || self.loans.records(storage).any(|(_, record)| {
-                record.borrower.load(Relaxed) == process.bits() && record.count.load(Relaxed) > 0
+                let entry = record.get();
+                entry.owner == Some(process) && entry.number > 0
             })
     }
 
@@ -283,7 +228,7 @@ impl Semaphore {
     fn has_dead_borrowers(&self, storage: Storage) -> bool {
         self.loans
             .records(storage)
-            .any(|(_, record)| record.count.load(Relaxed) > 0 && is_dead(storage, record))
+            .any(|(_, record)| record.get().number > 0 && is_dead(storage, record))
     }
 
     /// Brings back what the dead had borrowed; how many permits.
@@ -313,9 +258,9 @@ impl Semaphore {
         self.loans.intend(address, 0);
         loop {
             let room = self.bound().saturating_sub(self.value());
-            let count = room.min(record.count.load(Relaxed));
+            let count = room.min(record.get().number);
             if count == 0 {
-                record.count.store(0, Relaxed);
+                note(record, 0);
                 return 0;
             }
             if self.give(count, ENTERING).is_ok() {

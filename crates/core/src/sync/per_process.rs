@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT
+//! A number for each process, kept beside an object: how many of something it has.
+//!
+//! The numbers lie in records of their own, a chain that grows at its head:
+//!
+//! ```text
+//!   head --> [ process A: 2 ] --> [ process B: 0 ] --> [ process C, dead: 1 ] --> null
+//! ```
+//!
+//! Invariants:
+//! 1. A record is freed with the object and not before, so who has found one may keep it.
+//! 2. One word says whose a number is and how large, so a process that is killed anywhere leaves
+//!    no number that isn't its own.
+//! 3. A record's owner changes only if its number is zero, or is of no use any more.
+
+use crate::crash;
+use crate::primitive::AtomicU64;
+use crate::primitive::Ordering::{Acquire, Relaxed, Release};
+use crate::storage::{Address, Storage, Token};
+
+/// The records' chain. All-zero is empty.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(super) struct PerProcess {
+    /// The newest record; each names the one before it.
+    head: AtomicU64,
+}
+
+/// The number of one process.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(super) struct Record {
+    entry: AtomicU64,
+    next: AtomicU64,
+}
+
+/// What a record's word says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) owner: Option<Token>,
+    pub(super) number: u32,
+}
+
+impl Entry {
+    pub(super) fn new(owner: Token, number: u32) -> Self {
+        let owner = Some(owner);
+        Self { owner, number }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "splits a word in two")]
+    fn from_bits(bits: u64) -> Self {
+        Self {
+            owner: Token::from_bits((bits >> 32) as u32),
+            number: bits as u32,
+        }
+    }
+
+    fn bits(self) -> u64 {
+        (u64::from(self.owner.map_or(0, Token::bits)) << 32) | u64::from(self.number)
+    }
+
+    pub(super) fn is_of_dead(self, storage: Storage) -> bool {
+        self.owner.is_none_or(|owner| storage.seems_gone(owner))
+    }
+}
+
+// Relaxed: a number is a report, or ordered by the mutex under which it is read and written.
+impl Record {
+    pub(super) fn get(&self) -> Entry {
+        Entry::from_bits(self.entry.load(Relaxed))
+    }
+
+    pub(super) fn set(&self, entry: Entry) {
+        self.entry.store(entry.bits(), Relaxed);
+    }
+
+    /// Changes the word from `old`, if it still is that.
+    pub(super) fn change(&self, old: Entry, new: Entry) -> bool {
+        self.entry
+            .compare_exchange(old.bits(), new.bits(), Relaxed, Relaxed)
+            .is_ok()
+    }
+}
+
+/// More records than there can be processes: a chain that is longer has been overwritten.
+const MAX_RECORDS: usize = 1024;
+
+impl PerProcess {
+    /// The record at an address that came from [`PerProcess::records`].
+    pub(super) fn at(storage: Storage, address: Address) -> Option<&'static Record> {
+        if address.is_null() {
+            return None;
+        }
+        let record = storage.resolve(address, size_of::<Record>())?;
+        // SAFETY: allocated for a Record (in shared memory, at least mapped: resolve checks it),
+        // made of atomics, and by Invariant 1 not freed while the object exists.
+        Some(unsafe { record.cast().as_ref() })
+    }
+
+    /// All records.
+    pub(super) fn records(
+        &self,
+        storage: Storage,
+    ) -> impl Iterator<Item = (Address, &'static Record)> {
+        // Acquire: pairs with the Release in `add`.
+        let mut next = Address::from_bits(self.head.load(Acquire));
+        core::iter::from_fn(move || {
+            let address = next;
+            let record = Self::at(storage, address)?;
+            next = Address::from_bits(record.next.load(Relaxed));
+            Some((address, record))
+        })
+        .take(MAX_RECORDS)
+    }
+
+    /// A record of this process: one that it has, else one that `is_free`, else a new one. `None`
+    /// without memory.
+    pub(super) fn claim(
+        &self,
+        storage: Storage,
+        is_free: impl Fn(Entry) -> bool,
+    ) -> Option<(Address, &'static Record)> {
+        let me = storage.me();
+        let is_mine = |record: &Record| record.get().owner == Some(me);
+        if let Some(mine) = self.records(storage).find(|(_, it)| is_mine(it)) {
+            return Some(mine);
+        }
+        let take_over = |&(_, record): &(_, &Record)| {
+            let entry = record.get();
+            is_free(entry) && record.change(entry, Entry::new(me, 0))
+        };
+        self.records(storage)
+            .find(take_over)
+            .or_else(|| self.add(storage))
+    }
+
+    #[cold]
+    fn add(&self, storage: Storage) -> Option<(Address, &'static Record)> {
+        let address = storage.allocate(size_of::<Record>()).ok()?;
+        let new = storage.resolve(address, size_of::<Record>())?.cast();
+        // SAFETY: fresh memory of that size, aligned to 64 bytes.
+        unsafe { new.write(Record::default()) };
+        let new = Self::at(storage, address)?;
+        new.set(Entry::new(storage.me(), 0));
+        let mut head = self.head.load(Relaxed);
+        loop {
+            new.next.store(head, Relaxed);
+            crash::step();
+            match self
+                .head
+                .compare_exchange(head, address.bits(), Release, Relaxed)
+            {
+                Ok(_) => break,
+                Err(now) => head = now,
+            }
+        }
+        crash::step();
+        Some((address, new))
+    }
+
+    /// With the object.
+    pub(super) fn destroy(&self, storage: Storage) {
+        let records: Vec<Address> = self.records(storage).map(|(address, _)| address).collect();
+        self.head.store(0, Relaxed);
+        crash::step();
+        for address in records {
+            // SAFETY: allocated in `add` with this size; nobody uses the object any more.
+            unsafe { storage.free(address, size_of::<Record>()) };
+        }
+    }
+}
