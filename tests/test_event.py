@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,6 +40,26 @@ def test_signatures_are_the_documented_ones() -> None:
 def test_it_takes_no_arguments() -> None:
     with pytest.raises(TypeError):
         Event(True)  # type: ignore[call-arg]
+
+
+class Soon:
+    def __float__(self) -> float:
+        return SHORT
+
+
+@pytest.mark.parametrize("timeout", [Fraction(1, 100), Decimal("0.01"), Soon()])
+def test_a_timeout_is_anything_that_is_a_number(timeout: float) -> None:
+    event = Event()
+    assert event.wait(timeout) is False
+    event.set()
+    assert event.wait(timeout) is True
+
+
+@pytest.mark.parametrize("timeout", ["1", b"1", [], 1j, object()])
+def test_a_timeout_that_is_no_number_is_refused(timeout: object) -> None:
+    name = type(timeout).__name__
+    with pytest.raises(TypeError, match=f"timeout must be a number of seconds or None, not {name}"):
+        Event().wait(timeout)  # type: ignore[arg-type]
 
 
 def test_it_is_set_and_cleared() -> None:

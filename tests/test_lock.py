@@ -457,6 +457,21 @@ def test_repr_tells_who_holds_it(kind: type[Lock | RLock]) -> None:
     assert repr(lock) == f"<freethreading.{kind.__name__} unlocked>"
 
 
+@only_processes
+@pytest.mark.parametrize("kind", [Lock, RLock])
+def test_repr_forgets_waiters_that_were_killed(kind: type[Lock | RLock]) -> None:
+    lock = kind()
+    results: Queue[int] = Queue()
+    lock.acquire()
+    victim, survivor = (start(wait_for_lock, lock, results, index) for index in range(2))
+    wait_until(lambda: "2 waiting" in repr(lock), "both are seen to wait")
+    kill(victim)
+    wait_until(lambda: "1 waiting" in repr(lock), "the killed one is forgotten")
+    lock.release()
+    finish(survivor)
+    assert "unlocked" in repr(lock)
+
+
 def hold_again_and_again(lock: RLock, held: Event, go: Event) -> None:
     with lock, lock, lock:
         hold(lock, held, go)

@@ -369,3 +369,21 @@ def test_values_of_different_semaphores_do_not_mix(kind: Kind) -> None:
     semaphores = [kind(index) for index in range(50)]
     semaphores[25].acquire()
     assert [permits(each) for each in semaphores] == [*range(25), 24, *range(26, 50)]
+
+
+def acquire(semaphore: Semaphore) -> None:
+    semaphore.acquire()
+
+
+@only_processes
+@both_kinds
+def test_repr_forgets_waiters_that_were_killed(kind: Kind) -> None:
+    semaphore = kind(1)
+    semaphore.acquire()
+    victim, survivor = (start(acquire, semaphore) for _ in range(2))
+    wait_until(lambda: "2 waiting" in repr(semaphore), "both are seen to wait")
+    kill(victim)
+    wait_until(lambda: "1 waiting" in repr(semaphore), "the killed one is forgotten")
+    semaphore.release()
+    finish(survivor)
+    assert "waiting" not in repr(semaphore)

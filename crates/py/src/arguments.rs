@@ -41,10 +41,8 @@ impl FromPyObject<'_, '_> for Seconds {
                 .extract()
                 .unwrap_or_else(|_| if is_negative() { -1.0 } else { f64::INFINITY })
         } else {
-            return Err(PyTypeError::new_err(format!(
-                "timeout must be a number of seconds or None, not {}",
-                value.get_type().name()?
-            )));
+            // Whatever has `__float__` or `__index__`: NumPy's numbers, fractions.
+            value.extract().map_err(|error| not_seconds(value, error))?
         };
         if seconds.is_nan() {
             return Err(PyValueError::new_err(
@@ -57,6 +55,19 @@ impl FromPyObject<'_, '_> for Seconds {
             )));
         }
         Ok(Self(seconds))
+    }
+}
+
+#[cold]
+fn not_seconds(value: Borrowed<'_, '_, PyAny>, error: PyErr) -> PyErr {
+    if !error.is_instance_of::<PyTypeError>(value.py()) {
+        return error;
+    }
+    match value.get_type().name() {
+        Ok(class) => PyTypeError::new_err(format!(
+            "timeout must be a number of seconds or None, not {class}"
+        )),
+        Err(error) => error,
     }
 }
 

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: MIT
 //! `freethreading.Barrier`.
 
+use std::sync::OnceLock;
+
 use freethreading_core::storage::Object;
 use freethreading_core::sync::{self, BarrierWait, Turn};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyDict, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::arguments::{Seconds, Whole, deadline};
+use crate::derived;
 use crate::errors::{BROKEN_BARRIER, out_of_memory};
 use crate::object;
 use crate::wait::wait;
@@ -33,17 +36,27 @@ use crate::wait::wait;
 #[pyclass(module = "freethreading", frozen, weakref, subclass)]
 pub(crate) struct Barrier {
     object: Object<sync::Barrier>,
+    /// Unset until a derived class's `__init__` has called ours.
+    settings: OnceLock<Settings>,
+}
+
+#[derive(Default)]
+struct Settings {
     action: Option<Py<PyAny>>,
     timeout: Option<Py<PyAny>>,
 }
 
 impl Barrier {
+    fn settings(&self) -> PyResult<&Settings> {
+        self.settings
+            .get()
+            .ok_or_else(|| derived::not_initialized("Barrier"))
+    }
+
     fn run_action(&self, py: Python<'_>, turn: &Turn) -> PyResult<u32> {
         let storage = self.object.storage();
-        let result = self
-            .action
-            .as_ref()
-            .map_or(Ok(()), |action| action.call0(py).map(drop));
+        let action = self.settings()?.action.as_ref();
+        let result = action.map_or(Ok(()), |action| action.call0(py).map(drop));
         let index = py.detach(|| self.object.finish(storage, turn, result.is_ok()));
         result?;
         index.ok_or_else(|| BROKEN_BARRIER.bare(py))
@@ -76,12 +89,33 @@ impl Barrier {
             timeout.extract::<Seconds>()?;
         }
         let object = object::make("Barrier", |it: &sync::Barrier| it.initialize(parties))?;
-        let (action, timeout) = (action.map(Bound::unbind), timeout.map(Bound::unbind));
-        Ok(Self {
-            object,
-            action,
-            timeout,
-        })
+        let settings = OnceLock::new();
+        if !derived::is_deferred() {
+            settings.get_or_init(|| Settings {
+                action: action.map(Bound::unbind),
+                timeout: timeout.map(Bound::unbind),
+            });
+        }
+        Ok(Self { object, settings })
+    }
+
+    #[pyo3(signature = (*arguments, **keywords))]
+    fn __init__(
+        this: &Bound<'_, Self>,
+        arguments: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        if let Some(settings) = derived::settings(this, arguments, keywords)? {
+            let py = this.py();
+            let (given, barrier) = (settings.get(), this.get());
+            let (action, timeout) = (&given.settings()?.action, &given.settings()?.timeout);
+            barrier.object.initialize(given.object.parties());
+            barrier.settings.get_or_init(|| Settings {
+                action: action.as_ref().map(|action| action.clone_ref(py)),
+                timeout: timeout.as_ref().map(|timeout| timeout.clone_ref(py)),
+            });
+        }
+        Ok(())
     }
 
     /// Wait until all parties are here, at most `timeout` seconds (None: the barrier's own
@@ -93,12 +127,13 @@ impl Barrier {
     /// if anybody's time is over, or if the action raises.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<Seconds>) -> PyResult<u32> {
-        let timeout = match (timeout, &self.timeout) {
+        let settings = self.settings()?;
+        let timeout = match (timeout, &settings.timeout) {
             (None, Some(default)) => Some(default.extract(py)?),
             (timeout, _) => timeout,
         };
         let (storage, deadline) = (self.object.storage(), deadline(timeout));
-        let has_action = self.action.is_some();
+        let has_action = settings.action.is_some();
         let outcome = wait(py, |park| {
             self.object.wait(storage, has_action, deadline, park)
         })?;
@@ -143,16 +178,15 @@ impl Barrier {
         let py = this.py();
         let base = PyType::new::<Self>(py);
         let barrier = this.get();
-        let action = barrier.action.as_ref().map(|action| action.bind(py));
-        let timeout = barrier.timeout.as_ref().map(|timeout| timeout.bind(py));
+        let settings = barrier.settings()?;
+        let action = settings.action.as_ref().map(|action| action.bind(py));
+        let timeout = settings.timeout.as_ref().map(|timeout| timeout.bind(py));
         let arguments = (barrier.object.parties(), action, timeout).into_pyobject(py)?;
         object::reduce(this.as_any(), &base, &barrier.object, arguments)
     }
 
-    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
-        other
-            .cast::<Self>()
-            .is_ok_and(|it| object::is_same(&self.object, &it.get().object))
+    fn __eq__(&self, other: &Bound<'_, Self>) -> bool {
+        object::is_same(&self.object, &other.get().object)
     }
 
     fn __hash__(&self) -> u64 {
@@ -169,7 +203,10 @@ impl Barrier {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.action)?;
-        visit.call(&self.timeout)
+        let Some(settings) = self.settings.get() else {
+            return Ok(());
+        };
+        visit.call(&settings.action)?;
+        visit.call(&settings.timeout)
     }
 }

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: MIT
 //! `freethreading.Condition`.
 
+use std::sync::OnceLock;
+
 use freethreading_core::deadline::Deadline;
 use freethreading_core::park::Uninterruptible;
 use freethreading_core::storage::Object;
 use freethreading_core::sync::{self, Notified};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyTuple, PyType};
+use pyo3::types::{PyBool, PyDict, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::any_lock::AnyLock;
 use crate::arguments::{Seconds, Truth, Whole, deadline};
+use crate::derived;
 use crate::errors::{NOT_HELD, from_out_of_memory, owner_died};
 use crate::object;
 use crate::rlock::RLock;
@@ -36,14 +39,43 @@ use crate::wait::wait;
 #[pyclass(module = "freethreading", frozen, weakref, subclass)]
 pub(crate) struct Condition {
     object: Object<sync::Condition>,
+    /// Unset until a derived class's `__init__` has called ours.
+    guard: OnceLock<Guard>,
+}
+
+struct Guard {
     lock: AnyLock,
     /// Whether the lock is of a class derived from ours, whose methods may be its own.
     is_derived: bool,
 }
 
+impl Guard {
+    fn new(py: Python<'_>, lock: AnyLock) -> Self {
+        let is_derived = lock.is_derived(py);
+        Self { lock, is_derived }
+    }
+}
+
 impl Condition {
+    fn guard(&self) -> PyResult<&Guard> {
+        self.guard
+            .get()
+            .ok_or_else(|| derived::not_initialized("Condition"))
+    }
+
+    fn lock(&self) -> PyResult<&AnyLock> {
+        self.guard().map(|guard| &guard.lock)
+    }
+
+    /// The lock, if its methods are ours.
+    #[inline]
+    fn plain_lock(&self) -> Option<&AnyLock> {
+        let guard = self.guard.get()?;
+        (!guard.is_derived).then_some(&guard.lock)
+    }
+
     fn check_held(&self, py: Python<'_>, action: &str) -> PyResult<()> {
-        if self.lock.is_held() {
+        if self.lock()?.is_held() {
             Ok(())
         } else {
             Err(not_held(py, action))
@@ -52,7 +84,7 @@ impl Condition {
 
     /// Whether the caller may notify, but nobody waits.
     fn notify_is_vain(&self) -> bool {
-        self.lock.is_held() && !self.object.has_waiters()
+        self.guard.get().is_some_and(|guard| guard.lock.is_held()) && !self.object.has_waiters()
     }
 
     fn wait_until(&self, py: Python<'_>, deadline: Option<Deadline>) -> PyResult<bool> {
@@ -62,7 +94,8 @@ impl Condition {
             .object
             .enter(storage)
             .map_err(from_out_of_memory("a waiter"))?;
-        let Ok(saved) = self.lock.release_all() else {
+        let lock = self.lock()?;
+        let Ok(saved) = lock.release_all() else {
             // Somebody else released it just now: leave the list again.
             let now = Some(Deadline::now());
             let _ = self.object.wait(storage, waiting, now, &Uninterruptible);
@@ -70,11 +103,11 @@ impl Condition {
         };
         let mut owner = Ok(());
         let notified = wait(py, |park| {
-            let take_back = || owner = self.lock.take_back(saved, park);
+            let take_back = || owner = lock.take_back(saved, park);
             self.object
                 .wait_and(storage, waiting, deadline, park, take_back)
         })?;
-        owner.map_err(|dead| owner_died(py, self.lock.name(), self.lock.storage(), dead))?;
+        owner.map_err(|dead| owner_died(py, lock.name(), lock.storage(), dead))?;
         Ok(notified == Notified::Yes)
     }
 }
@@ -87,8 +120,8 @@ fn not_held(py: Python<'_>, action: &str) -> PyErr {
 }
 
 shortcuts! { Condition:
-    "__enter__" (0) |it| (!it.is_derived && it.lock.try_enter()).then_some(Answer::True);
-    "__exit__" (3) |it| (!it.is_derived && it.lock.try_give_back()).then_some(Answer::None);
+    "__enter__" (0) |it| it.plain_lock()?.try_enter().then_some(Answer::True);
+    "__exit__" (3) |it| it.plain_lock()?.try_give_back().then_some(Answer::None);
     "notify" (0) |it| it.notify_is_vain().then_some(Answer::None);
     "notify_all" (0) |it| it.notify_is_vain().then_some(Answer::None);
 }
@@ -99,16 +132,29 @@ impl Condition {
     #[pyo3(signature = (lock = None))]
     fn new(py: Python<'_>, lock: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let object = object::make("Condition", |_: &sync::Condition| {})?;
-        let lock = match lock {
-            Some(lock) => AnyLock::new(lock)?,
-            None => AnyLock::new(&PyType::new::<RLock>(py).call0()?)?,
-        };
-        let is_derived = lock.is_derived(py);
-        Ok(Self {
-            object,
-            lock,
-            is_derived,
-        })
+        let guard = OnceLock::new();
+        if !derived::is_deferred() {
+            let lock = match lock {
+                Some(lock) => AnyLock::new(lock)?,
+                None => AnyLock::new(&PyType::new::<RLock>(py).call0()?)?,
+            };
+            guard.get_or_init(|| Guard::new(py, lock));
+        }
+        Ok(Self { object, guard })
+    }
+
+    #[pyo3(signature = (*arguments, **keywords))]
+    fn __init__(
+        this: &Bound<'_, Self>,
+        arguments: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        if let Some(settings) = derived::settings(this, arguments, keywords)? {
+            let py = this.py();
+            let lock = AnyLock::new(settings.get().lock()?.object(py))?;
+            this.get().guard.get_or_init(|| Guard::new(py, lock));
+        }
+        Ok(())
     }
 
     /// Take the condition's lock: its own `acquire(blocking=True, timeout=None)`.
@@ -122,14 +168,14 @@ impl Condition {
         blocking: Truth,
         timeout: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.lock
+        self.lock()?
             .object(py)
             .call_method1("acquire", (blocking.0, timeout))
     }
 
     /// Free the condition's lock: its own `release()`.
     fn release<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.lock.object(py).call_method0("release")
+        self.lock()?.object(py).call_method0("release")
     }
 
     /// Free the lock, wait to be notified, at most `timeout` seconds, and take the lock again.
@@ -186,16 +232,17 @@ impl Condition {
     }
 
     fn __enter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        if self.is_derived {
-            return self.lock.object(py).call_method0("__enter__");
+        let guard = self.guard()?;
+        if guard.is_derived {
+            return guard.lock.object(py).call_method0("__enter__");
         }
-        let entered = self.lock.enter(py)?;
+        let entered = guard.lock.enter(py)?;
         Ok(PyBool::new(py, entered).to_owned().into_any())
     }
 
     /// Whether some worker holds the condition's lock.
-    fn locked(&self) -> bool {
-        self.lock.is_locked()
+    fn locked(&self) -> PyResult<bool> {
+        self.lock().map(AnyLock::is_locked)
     }
 
     #[pyo3(signature = (exc_type, exc_value, traceback, /))]
@@ -206,13 +253,14 @@ impl Condition {
         exc_value: &Bound<'py, PyAny>,
         traceback: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        if self.is_derived {
-            return self
+        let guard = self.guard()?;
+        if guard.is_derived {
+            return guard
                 .lock
                 .object(py)
                 .call_method1("__exit__", (exc_type, exc_value, traceback));
         }
-        self.lock.give_back(py)?;
+        guard.lock.give_back(py)?;
         Ok(py.None().into_bound(py))
     }
 
@@ -220,14 +268,12 @@ impl Condition {
         let py = this.py();
         let base = PyType::new::<Self>(py);
         let condition = this.get();
-        let arguments = PyTuple::new(py, [condition.lock.object(py)])?;
+        let arguments = PyTuple::new(py, [condition.lock()?.object(py)])?;
         object::reduce(this.as_any(), &base, &condition.object, arguments)
     }
 
-    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
-        other
-            .cast::<Self>()
-            .is_ok_and(|it| object::is_same(&self.object, &it.get().object))
+    fn __eq__(&self, other: &Bound<'_, Self>) -> bool {
+        object::is_same(&self.object, &other.get().object)
     }
 
     fn __hash__(&self) -> u64 {
@@ -235,7 +281,7 @@ impl Condition {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let lock = self.lock.object(py).repr()?;
+        let lock = self.lock()?.object(py).repr()?;
         let waiters = self.object.waiters(self.object.storage());
         Ok(format!(
             "<freethreading.Condition over {lock}, {waiters} waiting>"
@@ -243,9 +289,10 @@ impl Condition {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match &self.lock {
-            AnyLock::Plain(lock) => visit.call(lock),
-            AnyLock::Reentrant(lock) => visit.call(lock),
+        match self.guard.get().map(|guard| &guard.lock) {
+            Some(AnyLock::Plain(lock)) => visit.call(lock),
+            Some(AnyLock::Reentrant(lock)) => visit.call(lock),
+            None => Ok(()),
         }
     }
 }

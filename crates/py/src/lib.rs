@@ -18,6 +18,7 @@ mod any_lock;
 mod arguments;
 mod barrier;
 mod condition;
+mod derived;
 mod errors;
 mod event;
 mod fork;
@@ -69,6 +70,8 @@ mod _native {
 
     use pyo3::prelude::*;
 
+    use super::derived::allow_own_init;
+
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
@@ -80,6 +83,15 @@ mod _native {
         BoundedSemaphore::add_shortcuts(py)?;
         Event::add_shortcuts(py)?;
         Condition::add_shortcuts(py)?;
+        allow_own_init::<Lock>(py, ())?;
+        allow_own_init::<RLock>(py, ())?;
+        allow_own_init::<Semaphore>(py, ())?;
+        allow_own_init::<BoundedSemaphore>(py, ())?;
+        allow_own_init::<Event>(py, ())?;
+        allow_own_init::<Condition>(py, ())?;
+        allow_own_init::<Barrier>(py, (1,))?;
+        allow_own_init::<Queue>(py, ())?;
+        allow_own_init::<SimpleQueue>(py, ())?;
         super::fork::register(py)
     }
 }

@@ -6,10 +6,11 @@ use freethreading_core::queue::{self as core_queue, Attempt, Get, Patience, Put,
 use freethreading_core::storage::Object;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyDict, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::arguments::{Seconds, Truth, Whole, deadline};
+use crate::derived;
 use crate::errors::{EMPTY, Exception, FULL, NEGATIVE_TIMEOUT, out_of_memory};
 use crate::message::{self, Incoming, Outgoing, drop_disposed, visit_reference};
 use crate::object;
@@ -253,6 +254,19 @@ impl Queue {
         })
     }
 
+    #[pyo3(signature = (*arguments, **keywords))]
+    fn __init__(
+        this: &Bound<'_, Self>,
+        arguments: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        if let Some(settings) = derived::settings(this, arguments, keywords)? {
+            let capacity = settings.get().items.object().capacity();
+            this.get().items.object().initialize(capacity);
+        }
+        Ok(())
+    }
+
     /// The most items at a time; 0: unlimited.
     #[getter]
     fn maxsize(&self) -> u32 {
@@ -359,11 +373,8 @@ impl Queue {
         )
     }
 
-    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
-        let object = self.items.object();
-        other
-            .cast::<Self>()
-            .is_ok_and(|it| object::is_same(object, it.get().items.object()))
+    fn __eq__(&self, other: &Bound<'_, Self>) -> bool {
+        object::is_same(self.items.object(), other.get().items.object())
     }
 
     fn __hash__(&self) -> u64 {

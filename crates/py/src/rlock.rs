@@ -194,10 +194,8 @@ impl RLock {
         )
     }
 
-    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
-        other
-            .cast::<Self>()
-            .is_ok_and(|it| object::is_same(&self.object, &it.get().object))
+    fn __eq__(&self, other: &Bound<'_, Self>) -> bool {
+        object::is_same(&self.object, &other.get().object)
     }
 
     fn __hash__(&self) -> u64 {

@@ -6,9 +6,10 @@ use freethreading_core::storage::Object;
 use freethreading_core::sync::{self, AboveBound, MAX_PERMITS, SemaphoreAcquire};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::arguments::{NegativeTimeout, Seconds, Truth, Whole, patience};
+use crate::derived;
 use crate::object;
 use crate::shortcut::{Answer, shortcuts};
 use crate::wait::wait;
@@ -128,6 +129,19 @@ impl Semaphore {
         make("Semaphore", value, false).map(|object| Self { object })
     }
 
+    #[pyo3(signature = (*arguments, **keywords))]
+    fn __init__(
+        this: &Bound<'_, Self>,
+        arguments: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        if let Some(settings) = derived::settings(this, arguments, keywords)? {
+            let value = settings.get().object.value();
+            this.get().object.initialize(value, false);
+        }
+        Ok(())
+    }
+
     /// Take a permit; wait for one if `blocking`, at most `timeout` seconds.
     ///
     /// Returns whether one was taken. `timeout=None` waits for ever, a negative one not at all.
@@ -178,10 +192,8 @@ impl Semaphore {
         )
     }
 
-    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
-        other
-            .cast::<Self>()
-            .is_ok_and(|it| object::is_same(&self.object, &it.get().object))
+    fn __eq__(&self, other: &Bound<'_, Self>) -> bool {
+        object::is_same(&self.object, &other.get().object)
     }
 
     fn __hash__(&self) -> u64 {
@@ -229,6 +241,19 @@ impl BoundedSemaphore {
     #[pyo3(signature = (value = Whole::new(1)), text_signature = "(value=1)")]
     fn new(value: Whole) -> PyResult<Self> {
         make("BoundedSemaphore", value, true).map(|object| Self { object })
+    }
+
+    #[pyo3(signature = (*arguments, **keywords))]
+    fn __init__(
+        this: &Bound<'_, Self>,
+        arguments: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        if let Some(settings) = derived::settings(this, arguments, keywords)? {
+            let value = settings.get().object.value();
+            this.get().object.initialize(value, true);
+        }
+        Ok(())
     }
 
     /// Take a permit; wait for one if `blocking`, at most `timeout` seconds.
@@ -281,10 +306,8 @@ impl BoundedSemaphore {
         )
     }
 
-    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
-        other
-            .cast::<Self>()
-            .is_ok_and(|it| object::is_same(&self.object, &it.get().object))
+    fn __eq__(&self, other: &Bound<'_, Self>) -> bool {
+        object::is_same(&self.object, &other.get().object)
     }
 
     fn __hash__(&self) -> u64 {

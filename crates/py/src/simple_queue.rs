@@ -71,11 +71,8 @@ impl SimpleQueue {
         )
     }
 
-    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
-        let object = self.items.object();
-        other
-            .cast::<Self>()
-            .is_ok_and(|it| object::is_same(object, it.get().items.object()))
+    fn __eq__(&self, other: &Bound<'_, Self>) -> bool {
+        object::is_same(self.items.object(), other.get().items.object())
     }
 
     fn __hash__(&self) -> u64 {
