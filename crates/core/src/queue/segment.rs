@@ -70,7 +70,9 @@ impl<'a> Record<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Segment {
     address: Address,
-    header: &'static Header,
+    /// Not a reference: one that is handed to a function, as `free` is, promises that what it
+    /// refers to (here the padding, which is no atomic) outlives the call.
+    header: NonNull<Header>,
     records: NonNull<u8>,
     capacity: u32,
 }
@@ -83,10 +85,10 @@ impl Segment {
             return None;
         }
         let start = storage.resolve(address, HEADER)?;
+        let header = start.cast::<Header>();
         // SAFETY: resolved; a Header is made of atomics and valid whatever the bytes are. It
         // is freed only by a queue that has no other use for it (queue Invariant 3).
-        let header: &'static Header = unsafe { start.cast().as_ref() };
-        let capacity = header.capacity.load(Ordering::Relaxed);
+        let capacity = unsafe { header.as_ref() }.capacity.load(Ordering::Relaxed);
         let records = storage.resolve(address, HEADER + capacity as usize)?;
         // SAFETY: resolved with HEADER and more bytes.
         let records = unsafe { records.add(HEADER) };
@@ -137,7 +139,8 @@ impl Segment {
     }
 
     pub(super) fn next_link(self) -> &'static AtomicU64 {
-        &self.header.next
+        // SAFETY: as in `at`.
+        &unsafe { self.header.as_ref() }.next
     }
 
     fn has_room(self, position: u32, length: u32) -> bool {
@@ -229,7 +232,7 @@ impl Segment {
                 }
             }
             // Acquire: pairs with the Release of the link.
-            address = Address::from_bits(segment.header.next.load(Ordering::Acquire));
+            address = Address::from_bits(segment.next_link().load(Ordering::Acquire));
             position = 0;
         }
     }
