@@ -188,14 +188,16 @@ fn queues_deliver(storage: Storage, capacity: u32) {
     queue.initialize(capacity);
     let (producers, consumers, each) = (3, 3, 4000);
     let (sum, got) = (AtomicU64::new(0), AtomicU64::new(0));
+    // Read and compared, so that a record that is seen too early is seen by the sanitizers, too.
+    let bytes = |number: u32| vec![number.to_le_bytes()[0]; number as usize % 100];
     thread::scope(|threads| {
         let (queue, sum, got) = (&queue, &sum, &got);
         for _ in 0..consumers {
             threads.spawn(move || {
                 let mut last = [None; 3];
                 loop {
-                    let read = |tag, message: &[u8]| (tag, message.len());
-                    let Get::Got((tag, length)) =
+                    let read = |tag, message: &[u8]| (tag, message.to_vec());
+                    let Get::Got((tag, message)) =
                         queue.get(storage, FOREVER, &Uninterruptible, read)
                     else {
                         panic!("it waits for ever");
@@ -205,7 +207,7 @@ fn queues_deliver(storage: Storage, capacity: u32) {
                         break;
                     }
                     let (producer, number) = (tag as usize % 3, tag / 3);
-                    assert_eq!(length, number as usize % 100);
+                    assert_eq!(message, bytes(number));
                     assert!(last[producer] < Some(number));
                     last[producer] = Some(number);
                     sum.fetch_add(u64::from(number), Ordering::Relaxed);
@@ -214,11 +216,9 @@ fn queues_deliver(storage: Storage, capacity: u32) {
             });
         }
         on_threads(producers, |producer| {
-            let bytes = [7; 100];
             for number in 0..each {
-                let message = &bytes[..number as usize % 100];
-                let tag = number * 3 + producer;
-                let outcome = queue.put(storage, tag, &[message], FOREVER, &Uninterruptible);
+                let (tag, message) = (number * 3 + producer, bytes(number));
+                let outcome = queue.put(storage, tag, &[&message], FOREVER, &Uninterruptible);
                 assert_eq!(outcome, Put::Done);
             }
         });
