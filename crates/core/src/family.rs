@@ -24,8 +24,8 @@ use core::fmt;
 use core::ptr::NonNull;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::fs::{MemfdFlags, Mode, OFlags, ftruncate, memfd_create, open, readlink};
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::fs::{MemfdFlags, Mode, OFlags, open, readlink};
+use rustix::io::{Errno, FdFlags};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::crash;
@@ -38,6 +38,7 @@ use crate::sync::mutex::RobustMutex;
 
 mod bitmap;
 mod fork;
+mod kernel;
 mod layout;
 mod mapping;
 mod objects;
@@ -45,6 +46,7 @@ mod processes;
 mod runs;
 
 pub use fork::{after_fork_in_child, after_fork_in_parent, before_fork};
+use kernel::{fcntl_setfd, fstat, ftruncate, memfd_create};
 use layout::{Extent, Header, MAGIC, MAX_EXTENTS, ObjectHeader, ProcessSlot};
 pub use processes::Processes;
 use processes::{slot_of, unregistered};
@@ -275,7 +277,7 @@ impl Family {
     /// A view of `file` with its first extent mapped; nobody is registered yet.
     fn over(file: OwnedFd, id: FamilyId) -> Result<Self, FamilyError> {
         // A mapping past the end of a file faults when it is touched.
-        let size = rustix::fs::fstat(&file).map_err(os("fstat"))?.st_size;
+        let size = fstat(&file).map_err(os("fstat"))?.st_size;
         if u64::try_from(size).unwrap_or(0) < Extent(0).size() {
             return Err(FamilyError::Foreign);
         }

@@ -5,12 +5,17 @@
 //! where the word lives ([`Scope`]), and a signal ends the wait ([`Woken::BySignal`]), so that
 //! the handlers of the language above can run.
 
+#[cfg(miri)]
+mod interpreted;
 #[cfg(not(loom))]
+#[cfg_attr(miri, expect(unreachable_pub, reason = "behind `interpreted`"))]
 mod kernel;
 #[cfg(loom)]
 pub(crate) mod modelled;
 
-#[cfg(not(loom))]
+#[cfg(miri)]
+pub use interpreted::{wait, wake};
+#[cfg(not(any(loom, miri)))]
 pub use kernel::{wait, wake};
 #[cfg(loom)]
 pub use modelled::{wait, wake};
@@ -43,6 +48,12 @@ pub trait FutexWord: Sync {
     /// The part that the kernel looks at. For its address only: nobody loads or stores through
     /// it, because atomic accesses of two sizes to one place don't mix.
     fn low_half(&self) -> &AtomicU32;
+
+    /// The atomic, if it has another half.
+    #[cfg(miri)]
+    fn whole(&self) -> Option<&AtomicU64> {
+        None
+    }
 }
 
 impl FutexWord for AtomicU32 {
@@ -57,6 +68,11 @@ impl FutexWord for AtomicU64 {
         // SAFETY: valid and aligned, since the whole is, and its low half comes first; as the
         // trait says, no access of this process goes through it.
         unsafe { AtomicU32::from_ptr(self.as_ptr().cast()) }
+    }
+
+    #[cfg(miri)]
+    fn whole(&self) -> Option<&AtomicU64> {
+        Some(self)
     }
 }
 

@@ -74,6 +74,10 @@ fn wait_at(storage: Storage, barrier: &Barrier) -> BarrierWait {
 
 const FOREVER: Patience = Patience::Until(None);
 
+/// How much of many is enough for Miri, which takes milliseconds for what takes nanoseconds.
+const MANY: u32 = if cfg!(miri) { 100 } else { 2000 };
+const LONG: usize = if cfg!(miri) { 200_000 } else { 5_000_000 };
+
 on_both_storages! {
     // ---- Lock
 
@@ -305,7 +309,7 @@ on_both_storages! {
                     event.set(storage);
                 }
             });
-            for _ in 0..2000 {
+            for _ in 0..MANY {
                 let outcome = event.wait(storage, None, &Watched::default());
                 assert_eq!(outcome, EventWait::Set);
                 event.clear();
@@ -559,10 +563,10 @@ on_both_storages! {
     fn a_long_message_has_a_segment_of_its_own(storage: Storage) {
         let queue = queue(storage, 0);
         for round in 0..3_u8 {
-            for length in [10, 5_000_000, 3, 70_000, 65_528 - 64, 4032 - 8, 4032 - 16, 1] {
+            for length in [10, LONG, 3, 70_000, 65_528 - 64, 4032 - 8, 4032 - 16, 1] {
                 assert_eq!(put(storage, &queue, &vec![round; length]), Put::Done);
             }
-            for length in [10, 5_000_000, 3, 70_000, 65_528 - 64, 4032 - 8, 4032 - 16, 1] {
+            for length in [10, LONG, 3, 70_000, 65_528 - 64, 4032 - 8, 4032 - 16, 1] {
                 assert_eq!(get(storage, &queue), Get::Got(vec![round; length]));
             }
         }
@@ -686,16 +690,16 @@ on_both_storages! {
 
     fn a_visit_shows_what_is_in_the_queue(storage: Storage) {
         let queue = queue(storage, 0);
-        for length in 0..2000_u32 {
+        for length in 0..MANY {
             let message = length.to_le_bytes();
             assert_eq!(put(storage, &queue, &message), Put::Done);
         }
         assert_eq!(get(storage, &queue), Get::Got(0_u32.to_le_bytes().to_vec()));
         let mut seen = Vec::new();
         queue.try_visit(storage, |_, message| seen.push(message.to_vec()));
-        let expected: Vec<_> = (1..2000_u32).map(|n| n.to_le_bytes().to_vec()).collect();
+        let expected: Vec<_> = (1..MANY).map(|n| n.to_le_bytes().to_vec()).collect();
         assert_eq!(seen, expected);
-        assert_eq!(queue.len(), 1999);
+        assert_eq!(queue.len(), MANY - 1);
     }
 
     // ---- Objects and handles

@@ -4,9 +4,10 @@
 use core::ptr::{NonNull, null_mut};
 
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, ProtFlags};
 
 use super::Family;
+use super::kernel::{mmap, mmap_anonymous, munmap};
 use super::layout::{Extent, MAX_EXTENTS};
 use crate::primitive::Ordering::{AcqRel, Acquire};
 use crate::primitive::{AtomicPtr, AtomicU32};

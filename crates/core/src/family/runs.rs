@@ -7,9 +7,8 @@
 
 use core::ptr::NonNull;
 
-use rustix::fs::ftruncate;
-
 use super::bitmap::Bitmap;
+use super::kernel::ftruncate;
 use super::layout::{ALLOCATE, CELL, Extent, FREE, MAX_EXTENTS, RunHeader};
 use super::{Family, Run};
 use crate::crash;

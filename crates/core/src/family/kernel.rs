@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+//! The system calls for memory files, and what stands for them under Miri, which knows neither
+//! such files nor other processes: there a file is a descriptor of nothing, each extent of it is
+//! mapped once, as it is in a real process, and that mapping is all there is of it.
+
+#[cfg(miri)]
+pub(super) use interpreted::{
+    fcntl_setfd, fstat, ftruncate, memfd_create, mmap, mmap_anonymous, munmap,
+};
+#[cfg(not(miri))]
+pub(super) use rustix::{
+    fs::{fstat, ftruncate, memfd_create},
+    io::fcntl_setfd,
+    mm::{mmap, mmap_anonymous, munmap},
+};
+
+#[cfg(miri)]
+mod interpreted {
+    use core::ffi::{CStr, c_void};
+    use std::alloc::{Layout, alloc_zeroed, dealloc};
+    use std::os::fd::{AsFd, OwnedFd};
+
+    use rustix::event::{EventfdFlags, eventfd};
+    use rustix::fs::MemfdFlags;
+    use rustix::io::{Errno, FdFlags, Result};
+    use rustix::mm::{MapFlags, ProtFlags};
+
+    pub(crate) struct Stat {
+        pub(crate) st_size: i64,
+    }
+
+    pub(crate) fn memfd_create(_name: &CStr, _flags: MemfdFlags) -> Result<OwnedFd> {
+        eventfd(0, EventfdFlags::CLOEXEC)
+    }
+
+    pub(crate) fn ftruncate(_file: impl AsFd, _size: u64) -> Result<()> {
+        Ok(())
+    }
+
+    pub(crate) fn fstat(_file: impl AsFd) -> Result<Stat> {
+        Ok(Stat { st_size: i64::MAX })
+    }
+
+    pub(crate) fn fcntl_setfd(_file: impl AsFd, _flags: FdFlags) -> Result<()> {
+        Ok(())
+    }
+
+    fn layout(length: usize) -> Result<Layout> {
+        Layout::from_size_align(length.max(1), 4096).map_err(|_| Errno::NOMEM)
+    }
+
+    pub(crate) unsafe fn mmap(
+        _address: *mut c_void,
+        length: usize,
+        _protection: ProtFlags,
+        _flags: MapFlags,
+        _file: impl AsFd,
+        _offset: u64,
+    ) -> Result<*mut c_void> {
+        // SAFETY: the layout's size isn't zero.
+        let memory = unsafe { alloc_zeroed(layout(length)?) };
+        Ok(memory.cast())
+    }
+
+    pub(crate) unsafe fn mmap_anonymous(
+        address: *mut c_void,
+        length: usize,
+        protection: ProtFlags,
+        flags: MapFlags,
+    ) -> Result<*mut c_void> {
+        // SAFETY: passed on to the caller.
+        unsafe { mmap(address, length, protection, flags, std::io::stdin(), 0) }
+    }
+
+    pub(crate) unsafe fn munmap(address: *mut c_void, length: usize) -> Result<()> {
+        // SAFETY: the caller has it from `mmap`, with this length.
+        unsafe { dealloc(address.cast(), layout(length)?) };
+        Ok(())
+    }
+}
