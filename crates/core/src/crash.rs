@@ -23,6 +23,7 @@ pub(crate) fn step() {
 #[cfg(test)]
 pub(crate) mod testing {
     use core::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
     thread_local! {
@@ -63,28 +64,47 @@ pub(crate) mod testing {
 
     /// Runs `action` in a forked child that is killed at its `steps`-th step, if it gets there.
     pub(crate) fn die_at(steps: u32, action: impl FnOnce()) -> Child {
+        start(steps, action).wait()
+    }
+
+    /// A forked child that runs beside its parent; to be waited for.
+    #[must_use]
+    pub(crate) struct Started(libc::pid_t);
+
+    /// As [`die_at`], without waiting for the child's end.
+    pub(crate) fn start(steps: u32, action: impl FnOnce()) -> Started {
         crate::family::before_fork();
         // SAFETY: the child runs nothing but `action`, which doesn't need other threads.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
+            // One that hangs ends by this signal.
+            // SAFETY: sets a timer of this process.
+            unsafe { libc::alarm(30) };
             crate::storage::after_fork_in_child();
             crate::family::after_fork_in_child();
             arm(steps);
-            action();
+            // A panic that left the thread would end the process, its only one, with status 0.
+            let outcome = catch_unwind(AssertUnwindSafe(action));
             // SAFETY: ends this process, without the test harness's exit handlers.
-            unsafe { libc::_exit(0) };
+            unsafe { libc::_exit(if outcome.is_ok() { 0 } else { 101 }) };
         }
         crate::family::after_fork_in_parent();
         assert!(pid > 0, "fork failed");
-        let mut status = 0;
-        // SAFETY: status is a local.
-        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-        if libc::WIFEXITED(status) {
-            assert_eq!(libc::WEXITSTATUS(status), 0, "the child failed");
-            Child::Finished
-        } else {
-            assert_eq!(libc::WTERMSIG(status), libc::SIGKILL);
-            Child::Killed
+        Started(pid)
+    }
+
+    impl Started {
+        pub(crate) fn wait(self) -> Child {
+            let mut status = 0;
+            // SAFETY: status is a local.
+            assert_eq!(unsafe { libc::waitpid(self.0, &raw mut status, 0) }, self.0);
+            if libc::WIFEXITED(status) {
+                assert_eq!(libc::WEXITSTATUS(status), 0, "the child failed");
+                Child::Finished
+            } else {
+                assert_eq!(libc::WTERMSIG(status), libc::SIGKILL, "the child hangs");
+                Child::Killed
+            }
         }
     }
 

@@ -272,6 +272,7 @@ fn an_inheritance_of_the_dead() {
 fn a_notification_to_the_dead() {
     let _alone = alone();
     let condition = new::<Condition>();
+    let mut left_to_inherit = 0;
     for steps in 0.. {
         let dead = die_at(NEVER, || drop(enter(&condition)));
         assert_eq!(dead, Child::Finished);
@@ -279,11 +280,16 @@ fn a_notification_to_the_dead() {
         let notifier = die_at(steps, || {
             condition.notify(shared(), 2);
         });
-        let _ = condition.notify(shared(), 1);
+        match condition.waiters(shared()) {
+            // It told nobody: then the dead is told by another one.
+            2 => assert_eq!(condition.notify(shared(), 1), 1),
+            waiting => left_to_inherit += waiting,
+        }
         condition.bury_dead(shared());
         let told = condition.wait(shared(), survivor, at_once(), &Uninterruptible);
         assert_eq!(told, Notified::Yes, "killed at step {steps}");
         if notifier == Child::Finished {
+            assert!(left_to_inherit > 0, "none was killed between the two");
             return;
         }
     }

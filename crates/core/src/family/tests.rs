@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: MIT
-//! The allocator of runs against a model.
+//! The allocator of runs against a model, and processes that find the table full.
 
 use std::collections::BTreeMap;
+use std::thread;
 
 use proptest::prelude::*;
 
-use super::{Family, Run, layout};
-use crate::crash::testing::alone;
+use super::{Family, Run, layout, unregistered};
+use crate::crash::testing::{Child, NEVER, alone, start};
+use crate::park::Uninterruptible;
+use crate::primitive::AtomicU32;
+use crate::primitive::Ordering::Relaxed;
+use crate::storage::{Object, Shareable, Storage, Token};
+use crate::sync::{Acquire, Event, EventWait, Lock, NotHeld, RLock, Semaphore, SemaphoreAcquire};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -88,4 +94,127 @@ proptest! {
         // What is free again is found again.
         prop_assert_eq!(first_places(family), places);
     }
+}
+
+/// Nobody finds a slot as long as this lives.
+struct FullTable(Vec<Token>);
+
+impl FullTable {
+    fn new() -> Self {
+        let family = home();
+        family.reap_dead(); // their slots would be found
+        let reserve = || family.processes().reserve(family.me()).ok();
+        Self(core::iter::from_fn(reserve).collect())
+    }
+}
+
+impl Drop for FullTable {
+    fn drop(&mut self) {
+        for &token in &self.0 {
+            assert!(home().reap(token), "somebody has taken it");
+        }
+    }
+}
+
+fn home() -> &'static Family {
+    Family::home().expect("memory files are to be had")
+}
+
+fn shared() -> Storage {
+    Storage::Shared(home())
+}
+
+fn new<T: Shareable>() -> Object<T> {
+    Object::new(shared()).expect("there is memory")
+}
+
+/// A number that loses an update whenever two are inside; in shared memory.
+fn counter() -> &'static AtomicU32 {
+    let address = shared().allocate(size_of::<AtomicU32>()).expect("memory");
+    let place = shared().resolve(address, size_of::<AtomicU32>());
+    // SAFETY: mapped for as long as the process lives, aligned to 64 bytes, and an atomic.
+    let counter: &AtomicU32 = unsafe { place.expect("it is mapped").cast().as_ref() };
+    counter.store(0, Relaxed);
+    counter
+}
+
+fn count_up(counter: &AtomicU32) {
+    let before = counter.load(Relaxed);
+    thread::yield_now();
+    counter.store(before + 1, Relaxed);
+}
+
+/// They share one token, and keep each other out all the same.
+#[test]
+fn processes_beyond_the_table_count_exactly() {
+    const CHILDREN: u32 = 4;
+    const TIMES: u32 = 300;
+    let _alone = alone();
+    let (lock, rlock, semaphore) = (new::<Lock>(), new::<RLock>(), new::<Semaphore>());
+    semaphore.initialize(1, true);
+    let counters = [(); 4].map(|()| counter());
+    let count = || {
+        assert_eq!(home().me(), unregistered());
+        for _ in 0..TIMES {
+            let outcome = lock.acquire(shared(), None, &Uninterruptible);
+            assert_eq!(outcome, Acquire::Acquired);
+            count_up(counters[0]);
+            assert_eq!(lock.release(shared()), Ok(()));
+            for _ in 0..2 {
+                let outcome = rlock.acquire(shared(), None, &Uninterruptible);
+                assert_eq!(outcome, Acquire::Acquired);
+            }
+            count_up(counters[1]);
+            assert_eq!(rlock.release(shared()), Ok(()));
+            assert_eq!(rlock.release(shared()), Ok(()));
+            let outcome = semaphore.acquire(shared(), None, &Uninterruptible);
+            assert_eq!(outcome, SemaphoreAcquire::Acquired);
+            count_up(counters[2]);
+            assert_eq!(semaphore.release(shared()), Ok(()));
+            let outcome = semaphore.borrow(shared(), &Uninterruptible);
+            assert_eq!(outcome, SemaphoreAcquire::Acquired);
+            count_up(counters[3]);
+            assert_eq!(semaphore.give_back(shared()), Ok(()));
+        }
+    };
+    let full = FullTable::new();
+    let children: Vec<_> = (0..CHILDREN).map(|_| start(NEVER, count)).collect();
+    for child in children {
+        assert_eq!(child.wait(), Child::Finished);
+    }
+    drop(full);
+    let counts = counters.map(|counter| counter.load(Relaxed));
+    assert_eq!(counts, [CHILDREN * TIMES; 4]);
+    assert!(!lock.is_locked() && !rlock.is_locked());
+    assert_eq!(semaphore.value(), 1);
+}
+
+/// Each was taken for the owner of what the others held.
+#[test]
+fn an_rlock_beyond_the_table_has_one_owner() {
+    let _alone = alone();
+    let (rlock, is_held, go) = (new::<RLock>(), new::<Event>(), new::<Event>());
+    let wait = |event: &Event| {
+        let outcome = event.wait(shared(), None, &Uninterruptible);
+        assert_eq!(outcome, EventWait::Set);
+    };
+    let full = FullTable::new();
+    let owner = start(NEVER, || {
+        assert!(rlock.try_acquire(shared()));
+        is_held.set(shared());
+        wait(&go);
+        assert_eq!(rlock.release(shared()), Ok(()));
+    });
+    wait(&is_held);
+    let other = start(NEVER, || {
+        assert_eq!(home().me(), unregistered());
+        assert!(!rlock.is_held(shared()));
+        assert!(!rlock.try_acquire(shared()));
+        assert_eq!(rlock.release(shared()), Err(NotHeld));
+    });
+    let other = other.wait();
+    go.set(shared());
+    assert_eq!((owner.wait(), other), (Child::Finished, Child::Finished));
+    drop(full);
+    assert!(!rlock.is_locked());
 }

@@ -102,3 +102,56 @@ pub(super) fn leave_others_behind() {
         ids.insert(me, kernel_id());
     });
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::{Barrier, OnceLock};
+    use std::thread;
+
+    use super::*;
+    use crate::crash::testing::{Child, NEVER, alone, die_at};
+
+    /// The child asked for a number before it knew that nobody else lives, and waited for ever
+    /// for one that had been in the table.
+    #[test]
+    fn a_thread_without_a_number_forks_while_another_is_in_the_table() {
+        a_thread_without_a_number_forks_beside(|wait| IDS.with(|_| wait()));
+    }
+
+    #[test]
+    fn a_thread_without_a_number_forks_beside_another() {
+        a_thread_without_a_number_forks_beside(|wait| wait());
+    }
+
+    fn a_thread_without_a_number_forks_beside(other: impl FnOnce(&dyn Fn()) + Send) {
+        let _alone = alone();
+        let (is_there, is_over) = (Barrier::new(2), Barrier::new(2));
+        let others = OnceLock::new();
+        let fork = || {
+            let others = *others.get().expect("set before");
+            die_at(NEVER, || {
+                let me = current();
+                assert!(
+                    me.bits() >= FORKED_AT.load(Ordering::Relaxed),
+                    "numbered before"
+                );
+                assert!(is_gone(others) && !is_gone(me));
+                assert_eq!((id(me), id(others)), (Some(kernel_id()), None));
+            })
+        };
+        let outcome = thread::scope(|threads| {
+            threads.spawn(|| {
+                others.set(current()).expect("set once");
+                other(&|| {
+                    is_there.wait();
+                    is_over.wait();
+                });
+            });
+            is_there.wait();
+            let outcome = threads.spawn(fork).join();
+            is_over.wait();
+            outcome
+        });
+        assert_eq!(outcome.expect("the child lives"), Child::Finished);
+    }
+}

@@ -126,6 +126,9 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The exit status of a child that failed an assertion.
+const PANICKED: i32 = 101;
+
 /// A forked child.
 #[derive(Debug)]
 pub(crate) struct Child {
@@ -142,8 +145,9 @@ impl Child {
         if pid == 0 {
             freethreading_core::storage::after_fork_in_child();
             freethreading_core::family::after_fork_in_child();
-            action();
-            exit_child(0);
+            // A panic that left the thread would end the process, its only one, with status 0.
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(action));
+            exit_child(if outcome.is_ok() { 0 } else { PANICKED });
         }
         freethreading_core::family::after_fork_in_parent();
         assert!(pid > 0, "fork failed");
