@@ -29,22 +29,25 @@ pub(crate) mod testing {
     thread_local! {
         /// Steps that this thread has left; `None`: it lives on.
         static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+        /// What stops it then.
+        static SIGNAL: Cell<libc::c_int> = const { Cell::new(libc::SIGKILL) };
     }
 
     pub(super) fn count_step() {
         match LEFT.get() {
             None => {}
-            Some(0) => die(),
+            Some(0) => stop(),
             Some(left) => LEFT.set(Some(left - 1)),
         }
     }
 
-    fn die() {
+    fn stop() {
         // SAFETY: no arguments that could be wrong.
         let me = unsafe { libc::getpid() };
+        LEFT.set(None);
         // SAFETY: as above.
-        unsafe { libc::kill(me, libc::SIGKILL) };
-        unreachable!("SIGKILL can't be survived");
+        unsafe { libc::kill(me, SIGNAL.get()) };
+        assert_eq!(SIGNAL.get(), libc::SIGSTOP, "SIGKILL can't be survived");
     }
 
     /// More steps than anybody takes.
@@ -53,6 +56,11 @@ pub(crate) mod testing {
     /// This process, a child, is killed at its `steps`-th step from here.
     pub(crate) fn arm(steps: u32) {
         LEFT.set(Some(steps));
+    }
+
+    /// This process is stopped instead of killed.
+    pub(crate) fn only_stop() {
+        SIGNAL.set(libc::SIGSTOP);
     }
 
     /// How a child ended.
@@ -94,6 +102,25 @@ pub(crate) mod testing {
     }
 
     impl Started {
+        /// Waits until the child has stopped or ended; whether it has stopped.
+        pub(crate) fn has_stopped(&self) -> bool {
+            let mut status = 0;
+            // SAFETY: status is a local.
+            let pid = unsafe { libc::waitpid(self.0, &raw mut status, libc::WUNTRACED) };
+            assert_eq!(pid, self.0);
+            assert!(
+                libc::WIFSTOPPED(status) || status == 0,
+                "the child failed: {status:#x}"
+            );
+            libc::WIFSTOPPED(status)
+        }
+
+        /// Lets a stopped child go on.
+        pub(crate) fn go_on(&self) {
+            // SAFETY: a child that wasn't waited for yet, so the id is still its own.
+            assert_eq!(unsafe { libc::kill(self.0, libc::SIGCONT) }, 0);
+        }
+
         pub(crate) fn wait(self) -> Child {
             let mut status = 0;
             // SAFETY: status is a local.

@@ -4,7 +4,7 @@
 use core::time::Duration;
 use std::thread;
 
-use super::testing::{Child, NEVER, alone, arm, die_at, die_everywhere};
+use super::testing::{Child, NEVER, alone, arm, die_at, die_everywhere, only_stop, start};
 use crate::deadline::Deadline;
 use crate::family::Family;
 use crate::park::Uninterruptible;
@@ -317,6 +317,46 @@ fn a_borrowed_permit_that_is_polled_for() {
         if child == Child::Finished {
             return;
         }
+    }
+}
+
+/// Wherever it is stopped, those who don't borrow take and give permits and give up in time: they
+/// waited for the one who was stopped entering a loan, whatever their timeout.
+#[test]
+fn a_borrower_that_is_stopped() {
+    let _alone = alone();
+    for steps in 0.. {
+        let semaphore = new::<Semaphore>();
+        semaphore.initialize(1, true);
+        // So that there is a record: memory is allocated under a mutex of the whole family.
+        assert!(semaphore.try_borrow(shared()) && semaphore.try_give_back(shared()));
+        let borrower = start(steps, || {
+            only_stop();
+            assert!(semaphore.try_borrow(shared()));
+            assert!(semaphore.try_give_back(shared()));
+        });
+        if !borrower.has_stopped() {
+            assert!(steps > 0, "there was no step to be stopped at");
+            return;
+        }
+        let other = die_at(NEVER, || {
+            for _ in 0..2 {
+                let is_free = semaphore.poll(shared());
+                assert!(!is_free || semaphore.release(shared()).is_ok());
+                let outcome = semaphore.acquire(shared(), at_once(), &Uninterruptible);
+                let expected = [SemaphoreAcquire::TimedOut, SemaphoreAcquire::Acquired];
+                assert_eq!(outcome, expected[usize::from(is_free)]);
+                assert!(!is_free || semaphore.release(shared()).is_ok());
+                assert_eq!(semaphore.value(), u32::from(is_free));
+            }
+        });
+        borrower.go_on();
+        assert_eq!(
+            (borrower.wait(), other),
+            (Child::Finished, Child::Finished),
+            "stopped at step {steps}"
+        );
+        assert_eq!(semaphore.value(), 1);
     }
 }
 

@@ -19,13 +19,16 @@
 //!
 //! Where holders can't die, on threads, nothing is noted, and a loan is a plain permit.
 
+use core::time::Duration;
+
 use super::{AboveBound, ENTERING, Semaphore, SemaphoreAcquire};
 use crate::crash;
-use crate::park::Park;
+use crate::deadline::Deadline;
+use crate::park::{Park, Uninterruptible};
 use crate::primitive::Ordering::Relaxed;
 use crate::primitive::{AtomicU32, AtomicU64};
 use crate::storage::{Address, Storage, Token};
-use crate::sync::mutex::{RobustMutex, Tried};
+use crate::sync::mutex::{Locked, RobustMutex, Tried};
 use crate::sync::per_process::{Entry, PerProcess, Record};
 
 /// All-zero is without loans. Relaxed throughout where the mutex orders.
@@ -239,14 +242,23 @@ impl Semaphore {
         if !self.is_entering() && !self.has_dead_borrowers(storage) {
             return 0;
         }
-        let returned = self.with_loans(storage, || {
-            let dead = |&(_, record): &(_, &Record)| is_dead(storage, record);
-            self.loans
-                .records(storage)
-                .filter(dead)
-                .map(|(address, record)| self.inherit(storage, address, record))
-                .sum()
-        });
+        // With a deadline that has passed: it is taken over from the dead, and the living aren't
+        // waited for, who may have been stopped. Whoever waits for a permit comes back.
+        let at_once = Deadline::after(Duration::ZERO);
+        let mutex = &self.loans.mutex;
+        match mutex.lock_until(storage, &Uninterruptible, at_once) {
+            Locked::Clean => {}
+            Locked::Recovered => self.settle(storage),
+            Locked::TimedOut | Locked::Interrupted => return 0,
+        }
+        let dead = |&(_, record): &(_, &Record)| is_dead(storage, record);
+        let returned = self
+            .loans
+            .records(storage)
+            .filter(dead)
+            .map(|(address, record)| self.inherit(storage, address, record))
+            .sum();
+        mutex.unlock(storage);
         if returned > 0 {
             self.wake(storage);
         }
