@@ -472,6 +472,17 @@ def test_repr_forgets_waiters_that_were_killed(kind: type[Lock | RLock]) -> None
     assert "unlocked" in repr(lock)
 
 
+@pytest.mark.parametrize("kind", [Lock, RLock])
+def test_repr_tells_a_name_that_is_no_utf8_as_far_as_it_can(kind: type[Lock | RLock]) -> None:
+    lock, held, go = kind(), Event(), Event()
+    owner = Worker(target=hold, args=(lock, held, go), name="a\udcff", daemon=True)
+    owner.start()
+    assert held.wait(DEADLINE)
+    assert repr(lock).startswith(f"<freethreading.{kind.__name__} locked by 'a?' (")
+    go.set()
+    finish(owner)
+
+
 def hold_again_and_again(lock: RLock, held: Event, go: Event) -> None:
     with lock, lock, lock:
         hold(lock, held, go)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,12 +27,15 @@ from test_worker import (
     only_processes,
     signature_of,
     start,
+    start_thread,
     survives_odd_timeout,
     wait_until_asleep,
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+    from freethreading import Worker
 
 both_kinds = pytest.mark.parametrize("kind", [Semaphore, BoundedSemaphore])
 Kind = type[Semaphore | BoundedSemaphore]
@@ -362,6 +367,70 @@ def test_a_waiter_that_was_killed_swallows_no_release(kind: Kind) -> None:
     semaphore.release()
     assert results.get(timeout=DEADLINE) is True
     finish(survivor)
+
+
+@contextlib.contextmanager
+def stopped(worker: Worker) -> Iterator[None]:
+    """Stop a worker process, as Ctrl-Z does; it goes on afterwards."""
+    assert worker.ident is not None
+    stat = Path(f"/proc/{worker.ident}/stat")
+    wait_until_asleep(worker)
+    os.kill(worker.ident, signal.SIGSTOP)
+    try:
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "it stops")
+        yield
+    finally:
+        os.kill(worker.ident, signal.SIGCONT)
+
+
+def enter_and_tell(semaphore: Semaphore, entered: Queue[int]) -> None:
+    with semaphore:
+        entered.put(os.getpid())
+
+
+def enter_beside_another_thread(
+    semaphore: Semaphore, goes_on: Queue[str], entered: Queue[int]
+) -> None:
+    """Wait in one thread, and tell so from another one, which needs the interpreter for that."""
+    thread = start_thread(enter_and_tell, semaphore, entered)
+    wait_until(lambda: repr(semaphore).endswith(" value=0, 1 waiting>"), "the thread waits")
+    goes_on.put(repr(semaphore))
+    finish(thread)
+
+
+@only_processes
+@both_kinds
+def test_a_process_stopped_in_a_block_keeps_its_permit_and_stops_nobody(
+    kind: Kind, tmp_path: Path
+) -> None:
+    semaphore, guard, go = kind(2), Lock(), Event()
+    held: Queue[int] = Queue()
+    entered: Queue[int] = Queue()
+    goes_on: Queue[str] = Queue()
+    inside, most = Counter.new(tmp_path, "inside"), Counter.new(tmp_path, "most")
+    owner = start(hold_a_permit, semaphore, held, go)
+    held.get(timeout=DEADLINE)
+    with stopped(owner):
+        # The other permit goes from hand to hand, whichever way it is taken.
+        finish(*[start(pass_through, semaphore, guard, inside, most, 50) for _ in range(2)])
+        assert most.read() == 1
+        assert inside.read() == 0
+        assert semaphore.acquire()
+        assert repr(semaphore) == f"<freethreading.{kind.__name__} value=0>"
+        waiter = start(enter_beside_another_thread, semaphore, goes_on, entered)
+        assert goes_on.get(timeout=DEADLINE).endswith("=0, 1 waiting>")
+        # Long enough for a death to be noticed, which this is not.
+        assert not semaphore.acquire(timeout=1.2)
+        assert not semaphore.acquire(blocking=False)
+        assert entered.empty()
+        semaphore.release()
+        assert entered.get(timeout=DEADLINE) == waiter.ident
+        finish(waiter)
+        assert permits(semaphore) == 1
+    go.set()
+    finish(owner)
+    assert permits(semaphore) == 2
+    assert repr(semaphore) == f"<freethreading.{kind.__name__} value=2>"
 
 
 @both_kinds

@@ -61,7 +61,7 @@ def find_thread(native_id: int) -> tuple[str, int] | None:
     # handler.
     for thread in list(threading._active.values()):  # type: ignore[attr-defined]  # noqa: SLF001
         if thread.native_id == native_id:
-            return str(thread.name), thread.ident
+            return as_utf8(thread.name), thread.ident
     return None
 
 
