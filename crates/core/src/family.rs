@@ -37,6 +37,7 @@ use crate::storage::{Storage, Token};
 use crate::sync::mutex::RobustMutex;
 
 mod bitmap;
+mod blobs;
 mod fork;
 mod kernel;
 mod layout;
@@ -44,6 +45,7 @@ mod mapping;
 mod objects;
 mod processes;
 mod runs;
+mod trim;
 
 pub use fork::{after_fork_in_child, after_fork_in_parent, before_fork};
 use kernel::{fcntl_setfd, fstat, ftruncate, memfd_create};
@@ -75,6 +77,11 @@ pub struct Family {
 pub struct Run(u64);
 
 impl Run {
+    /// The run that begins at an offset, if there is one.
+    pub(crate) fn at(offset: u64) -> Self {
+        Self(offset)
+    }
+
     /// Where a raw run's data starts.
     pub(crate) fn data(self) -> u64 {
         self.0 + layout::CELL
@@ -341,6 +348,11 @@ impl Family {
     pub fn me(&self) -> Token {
         // Relaxed: written before the family is published or by a child's only thread.
         Token::from_bits(self.me.load(Relaxed)).unwrap_or_else(unregistered)
+    }
+
+    /// Whether this process has a slot, and others find out when it dies.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.me() != unregistered()
     }
 
     /// What no other living process of the family has: the token, or, for one that found no slot

@@ -32,9 +32,10 @@
 
 use crate::crash;
 use crate::deadline::Deadline;
+use crate::family::Family;
 use crate::park::{Park, Parked, Uninterruptible};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
-use crate::storage::{Address, Kind, OutOfMemory, Shareable, Storage};
+use crate::storage::{Address, Blob, BlobName, Kind, OutOfMemory, Shareable, Storage};
 use crate::sync::mutex::{Locked, Tried};
 
 mod segment;
@@ -54,8 +55,6 @@ pub struct Queue {
     /// before it freed what it had read, one before. Written by the first producer, from then
     /// on by consumers only.
     first: AtomicU64,
-    /// An empty segment, kept for the producers' next need.
-    spare: AtomicU64,
     /// The most messages at a time; 0: no limit. Set once, before the object is shared.
     capacity: AtomicU32,
     /// How many messages are reported done. Together with `producers.count` this says how
@@ -72,10 +71,11 @@ unsafe impl Shareable for Queue {
     const KIND: Kind = Kind::Queue;
 
     fn destroy(&self, storage: Storage) {
-        if let Storage::Private = storage {
-            self.dispose();
+        match storage {
+            Storage::Private => self.dispose(),
+            Storage::Shared(family) => self.discard_blobs(storage, family),
         }
-        self.free_segments(storage);
+        self.retire(storage, Address::NULL);
     }
 }
 
@@ -105,6 +105,17 @@ pub enum Get<R> {
     Interrupted,
     /// Somebody has overwritten the shared memory.
     Corrupted,
+}
+
+impl<R> Get<R> {
+    fn map<S>(self, change: impl FnOnce(R) -> S) -> Get<S> {
+        match self {
+            Self::Got(taken) => Get::Got(change(taken)),
+            Self::Empty => Get::Empty,
+            Self::Interrupted => Get::Interrupted,
+            Self::Corrupted => Get::Corrupted,
+        }
+    }
 }
 
 /// How a join ended.
@@ -148,6 +159,9 @@ impl Patience {
         }
     }
 }
+
+/// What a message says, and the blob that came with it.
+type Taken<R> = (R, Option<Blob>);
 
 /// What is done with messages that are still in a private queue when it is freed.
 static DISPOSER: std::sync::OnceLock<fn(u32, &[u8])> = std::sync::OnceLock::new();
@@ -209,7 +223,7 @@ impl Queue {
         if self.producers.mutex.try_lock(storage) == Tried::Busy {
             return Attempt::WouldWait;
         }
-        match self.put_locked(storage, tag, message) {
+        match self.put_locked(storage, tag, message, None) {
             Put::Full => Attempt::WouldWait,
             outcome => Attempt::Ended(outcome),
         }
@@ -224,17 +238,49 @@ impl Queue {
         patience: Patience,
         park: &impl Park,
     ) -> Put {
+        self.put_any(storage, tag, message, None, patience, park)
+    }
+
+    /// Puts a message, made of the parts in `message` and a blob of this storage's family. The
+    /// blob comes back unless the message is in the queue.
+    pub fn put_with_blob(
+        &self,
+        storage: Storage,
+        tag: u32,
+        message: &[&[u8]],
+        blob: Blob,
+        patience: Patience,
+        park: &impl Park,
+    ) -> (Put, Option<Blob>) {
+        let outcome = self.put_any(storage, tag, message, Some(&blob), patience, park);
+        if outcome == Put::Done {
+            // It was given away.
+            core::mem::forget(blob);
+            return (outcome, None);
+        }
+        (outcome, Some(blob))
+    }
+
+    fn put_any(
+        &self,
+        storage: Storage,
+        tag: u32,
+        message: &[&[u8]],
+        blob: Option<&Blob>,
+        patience: Patience,
+        park: &impl Park,
+    ) -> Put {
         let mut has_waited = false;
         let outcome = loop {
             let deadline = patience.deadline();
             match self.producers.mutex.lock_until(storage, park, deadline) {
                 Locked::Clean => {}
-                Locked::Recovered => self.producers.mend(),
+                Locked::Recovered => self.producers.mend(storage),
                 Locked::TimedOut => break Put::Full,
                 Locked::Interrupted => break Put::Interrupted,
             }
             let taken = self.consumers.count.load(Ordering::SeqCst);
-            let outcome = self.put_locked(storage, tag, message);
+            let outcome = self.put_locked(storage, tag, message, blob);
             let (Put::Full, Patience::Until(deadline)) = (outcome, patience) else {
                 break outcome;
             };
@@ -253,11 +299,22 @@ impl Queue {
 
     /// Puts under the producers' mutex, releases it, and wakes a consumer.
     #[inline]
-    fn put_locked(&self, storage: Storage, tag: u32, message: &[&[u8]]) -> Put {
+    fn put_locked(
+        &self,
+        storage: Storage,
+        tag: u32,
+        message: &[&[u8]],
+        blob: Option<&Blob>,
+    ) -> Put {
         let outcome = if self.len() >= self.limit() {
             Put::Full
         } else {
-            match self.append(storage, tag, message) {
+            let appended = match blob {
+                None => Record::new(tag, message, false)
+                    .and_then(|record| self.append(storage, &record, Side::commit)),
+                Some(blob) => self.append_with_blob(storage, tag, message, blob),
+            };
+            match appended {
                 Ok(()) => Put::Done,
                 Err(OutOfMemory) => Put::OutOfMemory,
             }
@@ -270,16 +327,21 @@ impl Queue {
     }
 
     #[inline]
-    fn append(&self, storage: Storage, tag: u32, message: &[&[u8]]) -> Result<(), OutOfMemory> {
-        let record = Record::new(tag, message)?;
+    fn append(
+        &self,
+        storage: Storage,
+        record: &Record<'_>,
+        commit: impl FnOnce(&Side, Cursor),
+    ) -> Result<(), OutOfMemory> {
         let mut cursor = self.producers.cursor();
         let mut segment = Segment::at(storage, cursor.segment);
         loop {
-            if let Some(end) = segment.and_then(|segment| segment.write(cursor.position, &record)) {
-                self.producers.commit(Cursor {
+            if let Some(end) = segment.and_then(|segment| segment.write(cursor.position, record)) {
+                let end = Cursor {
                     position: end,
                     ..cursor
-                });
+                };
+                commit(&self.producers, end);
                 return Ok(());
             }
             cursor = self.next_segment(storage, segment, cursor.position, record.length())?;
@@ -287,8 +349,31 @@ impl Queue {
         }
     }
 
-    /// The segment after a full one: one that a killed producer had already linked, else the
-    /// spare one, else a new one.
+    /// The blob's name is the first part of the message.
+    #[cold]
+    fn append_with_blob(
+        &self,
+        storage: Storage,
+        tag: u32,
+        message: &[&[u8]],
+        blob: &Blob,
+    ) -> Result<(), OutOfMemory> {
+        let name = blob.name().to_bytes();
+        let parts: Vec<&[u8]> = [&name[..]]
+            .into_iter()
+            .chain(message.iter().copied())
+            .collect();
+        self.append(
+            storage,
+            &Record::new(tag, &parts, true)?,
+            |producers, end| {
+                producers.commit_by(end, |count, value| blob.give(count, value));
+            },
+        )
+    }
+
+    /// The segment after a full one: one that a killed producer had already linked, else a new
+    /// one.
     #[cold]
     fn next_segment(
         &self,
@@ -303,10 +388,7 @@ impl Queue {
         };
         let mut next = Address::from_bits(link.load(Ordering::Relaxed));
         if next.is_null() {
-            next = self.fresh_segment(storage, full, length)?;
-            crash::step();
-            // Release: its header is seen by who follows the link.
-            link.store(next.bits(), Ordering::Release);
+            next = Segment::allocate(storage, link, full, length)?;
             crash::step();
         }
         if let Some(full) = full {
@@ -318,30 +400,26 @@ impl Queue {
         })
     }
 
-    fn fresh_segment(
-        &self,
-        storage: Storage,
-        full: Option<Segment>,
-        length: u32,
-    ) -> Result<Address, OutOfMemory> {
-        let spare = Address::from_bits(self.spare.swap(0, Ordering::Acquire));
-        if let Some(segment) = Segment::at(storage, spare) {
-            if segment.capacity() >= length {
-                segment.next_link().store(0, Ordering::Relaxed);
-                return Ok(spare);
-            }
-            segment.free(storage);
-        }
-        Segment::allocate(storage, full, length)
-    }
-
-    /// Takes a message if that needs no waiting.
+    /// Takes a message if that needs no waiting. (A blob that comes with it is dropped.)
     #[inline]
     pub fn try_get<R>(
         &self,
         storage: Storage,
         read: impl FnOnce(u32, &[u8]) -> R,
     ) -> Attempt<Get<R>> {
+        match self.try_get_with_blob(storage, read) {
+            Attempt::Ended(get) => Attempt::Ended(get.map(|(taken, _)| taken)),
+            Attempt::WouldWait => Attempt::WouldWait,
+        }
+    }
+
+    /// Takes a message, and the blob that comes with it, if that needs no waiting.
+    #[inline]
+    pub fn try_get_with_blob<R>(
+        &self,
+        storage: Storage,
+        read: impl FnOnce(u32, &[u8]) -> R,
+    ) -> Attempt<Get<Taken<R>>> {
         if self.consumers.mutex.try_lock(storage) == Tried::Busy {
             return Attempt::WouldWait;
         }
@@ -357,8 +435,20 @@ impl Queue {
         storage: Storage,
         patience: Patience,
         park: &impl Park,
-        mut read: impl FnOnce(u32, &[u8]) -> R,
+        read: impl FnOnce(u32, &[u8]) -> R,
     ) -> Get<R> {
+        self.get_with_blob(storage, patience, park, read)
+            .map(|(taken, _)| taken)
+    }
+
+    /// Takes the oldest message, and the blob that comes with it, if there is one.
+    pub fn get_with_blob<R>(
+        &self,
+        storage: Storage,
+        patience: Patience,
+        park: &impl Park,
+        mut read: impl FnOnce(u32, &[u8]) -> R,
+    ) -> Get<Taken<R>> {
         let mut has_waited = false;
         let outcome = loop {
             let deadline = patience.deadline();
@@ -416,7 +506,7 @@ impl Queue {
     /// Finishes what a consumer that died had begun.
     #[cold]
     fn mend_consumers(&self, storage: Storage) {
-        self.consumers.mend();
+        self.consumers.mend(storage);
         let segment = self.consumers.cursor().segment;
         if !segment.is_null() {
             self.retire(storage, segment);
@@ -430,18 +520,31 @@ impl Queue {
         &self,
         storage: Storage,
         read: F,
-    ) -> Result<Get<R>, F> {
+    ) -> Result<Get<Taken<R>>, F> {
         if self.is_empty() {
             self.consumers.mutex.unlock(storage);
             return Err(read);
         }
         let start = self.start();
+        let mut blob = None;
+        let read = |tag, message: &[u8], has_blob| {
+            let (name, message) = split_name(message, has_blob);
+            blob = name;
+            read(tag, message)
+        };
         let result = Segment::read(storage, start, read);
         let Some((result, end)) = result else {
             self.consumers.mutex.unlock(storage);
             return Ok(Get::Corrupted);
         };
-        self.consumers.commit(end);
+        let blob = blob.zip(storage.family());
+        let blob = if let Some((name, family)) = blob {
+            let take = |count: &AtomicU32, value| name.take(family, count, value);
+            self.consumers.commit_by(end, take)
+        } else {
+            self.consumers.commit(end);
+            None
+        };
         crash::step();
         if start.segment != end.segment {
             self.retire(storage, end.segment);
@@ -450,7 +553,7 @@ impl Queue {
         if self.capacity() != 0 {
             self.consumers.wake_other_side(storage);
         }
-        Ok(Get::Got(result))
+        Ok(Get::Got((result, blob)))
     }
 
     /// Where the oldest message is, or where to start looking for it.
@@ -467,39 +570,16 @@ impl Queue {
         }
     }
 
-    /// Frees the segments before `until`; keeps one as the spare.
+    /// Frees the segments before `until`.
     #[cold]
     fn retire(&self, storage: Storage, until: Address) {
-        while let Some(segment) = self.unlink_first(storage, until) {
-            let is_kept = segment.is_ordinary()
-                && self
-                    .spare
-                    .compare_exchange(
-                        0,
-                        segment.address().bits(),
-                        Ordering::Release,
-                        Ordering::Relaxed,
-                    )
-                    .is_ok();
-            if !is_kept {
-                segment.free(storage);
-            }
+        loop {
+            let first = Address::from_bits(self.first.load(Ordering::Relaxed));
+            let Some(segment) = Segment::at(storage, first).filter(|_| first != until) else {
+                return;
+            };
+            segment.free(storage, &self.first);
         }
-    }
-
-    /// Takes the first segment out of the chain unless it is `until`. Unlinked before it is
-    /// freed: killed in between, we leak it, where the other order would free it twice.
-    fn unlink_first(&self, storage: Storage, until: Address) -> Option<Segment> {
-        let address = Address::from_bits(self.first.load(Ordering::Relaxed));
-        if address == until {
-            return None;
-        }
-        let segment = Segment::at(storage, address)?;
-        // Acquire: pairs with the Release of the link.
-        let next = segment.next_link().load(Ordering::Acquire);
-        self.first.store(next, Ordering::Relaxed);
-        crash::step();
-        Some(segment)
     }
 
     /// Reports one message as done.
@@ -565,12 +645,29 @@ impl Queue {
         }
         let mut cursor = self.start();
         for _ in 0..self.len() {
-            match Segment::read(storage, cursor, &mut visit) {
+            match Segment::read(storage, cursor, |tag, message, _| visit(tag, message)) {
                 Some(((), next)) => cursor = next,
                 None => break,
             }
         }
         self.consumers.mutex.unlock(storage);
+    }
+
+    /// Frees the blobs of the messages that nobody will take. If this process is killed on the
+    /// way, the next one that frees the queue begins again.
+    fn discard_blobs(&self, storage: Storage, family: &Family) {
+        let mut cursor = self.start();
+        for _ in 0..self.len() {
+            let discard = |_, message: &[u8], has_blob| {
+                if let (Some(name), _) = split_name(message, has_blob) {
+                    name.discard(family);
+                }
+            };
+            match Segment::read(storage, cursor, discard) {
+                Some(((), next)) => cursor = next,
+                None => break,
+            }
+        }
     }
 
     /// Hands the messages of a private queue that is being freed to the disposer.
@@ -587,15 +684,14 @@ impl Queue {
             },
         ) {}
     }
+}
 
-    fn free_segments(&self, storage: Storage) {
-        let spare = Address::from_bits(self.spare.swap(0, Ordering::Acquire));
-        crash::step();
-        if let Some(kept) = Segment::at(storage, spare) {
-            kept.free(storage);
-        }
-        while let Some(segment) = self.unlink_first(storage, Address::NULL) {
-            segment.free(storage);
-        }
+/// The name of a message's blob, and the rest of the message.
+#[inline]
+fn split_name(message: &[u8], has_blob: bool) -> (Option<BlobName>, &[u8]) {
+    if !has_blob {
+        return (None, message);
     }
+    let rest = message.get(BlobName::LENGTH..).unwrap_or(&[]);
+    (BlobName::from_bytes(message), rest)
 }

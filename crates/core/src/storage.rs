@@ -13,10 +13,14 @@ use std::sync::Arc;
 
 use crate::family::{Family, Run};
 use crate::futex::Scope;
+use crate::primitive::{AtomicU64, Ordering};
 
+mod blob;
 mod fork_safe;
 mod local;
 
+pub use blob::Blob;
+pub(crate) use blob::BlobName;
 pub use local::after_fork_in_child;
 
 /// Names the holder of a lock, a process or a thread: 31 bits, never zero and never reused.
@@ -79,16 +83,19 @@ pub enum Kind {
     Condition = 5,
     Barrier = 6,
     Queue = 7,
+    Blob = 8,
 }
 
 impl Kind {
     /// Reads a kind back from a number.
     #[must_use]
     pub fn from_bits(bits: u32) -> Option<Self> {
-        use Kind::{Barrier, Condition, Event, Lock, Queue, RLock, Semaphore};
-        [Lock, RLock, Semaphore, Event, Condition, Barrier, Queue]
-            .into_iter()
-            .find(|&kind| kind as u32 == bits)
+        use Kind::{Barrier, Blob, Condition, Event, Lock, Queue, RLock, Semaphore};
+        [
+            Lock, RLock, Semaphore, Event, Condition, Barrier, Queue, Blob,
+        ]
+        .into_iter()
+        .find(|&kind| kind as u32 == bits)
     }
 }
 
@@ -201,6 +208,56 @@ impl Storage {
         match self {
             Self::Private => local::allocate(bytes),
             Self::Shared(family) => family.allocate_raw(bytes).map(|run| Address(run.data())),
+        }
+    }
+
+    /// Memory for `bytes` bytes that `prepare` fills; `link`, a word of this storage, is its
+    /// address from then on. A process that is killed in this has done all or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if there is none.
+    pub fn allocate_linked(
+        self,
+        bytes: usize,
+        link: &AtomicU64,
+        prepare: impl FnOnce(NonNull<u8>),
+    ) -> Result<Address, OutOfMemory> {
+        match self {
+            Self::Private => {
+                let address = local::allocate(bytes)?;
+                prepare(local::resolve(address).ok_or(OutOfMemory)?);
+                // Release: what was prepared is seen by who follows the link.
+                link.store(address.bits(), Ordering::Release);
+                Ok(address)
+            }
+            Self::Shared(family) => family
+                .allocate_linked(bytes, link, prepare)
+                .map(|run| Address(run.data())),
+        }
+    }
+
+    /// Moves `link`, a word of this storage, on to `next`, and gives the memory back that it led
+    /// to. A process that is killed in this has done all or nothing.
+    ///
+    /// # Safety
+    ///
+    /// As [`Storage::free`].
+    pub unsafe fn free_linked(self, address: Address, bytes: usize, link: &AtomicU64, next: u64) {
+        match self {
+            Self::Private => {
+                link.store(next, Ordering::Release);
+                // SAFETY: passed on to the caller.
+                unsafe { local::free(address, bytes) }
+            }
+            Self::Shared(family) => family.free_linked(Run::of_data(address.0), link, next),
+        }
+    }
+
+    /// Finishes what a process that was killed has left in the middle.
+    pub(crate) fn mend(self) {
+        if let Self::Shared(family) = self {
+            family.mend_now();
         }
     }
 

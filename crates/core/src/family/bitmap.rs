@@ -79,6 +79,26 @@ impl Bitmap<'_> {
         None
     }
 
+    /// All runs of clear bits in `from..end`, each as its first bit and the one after its last.
+    pub(super) fn clear_runs(self, from: u32, end: u32) -> impl Iterator<Item = (u32, u32)> {
+        let mut bit = from;
+        core::iter::from_fn(move || {
+            let first = self.find_clear_run(bit, end, 1)?;
+            bit = first;
+            while bit < end {
+                let rest = self.word(bit / BITS) >> (bit % BITS);
+                let left_in_word = BITS - bit % BITS;
+                let clear = rest.trailing_zeros().min(left_in_word);
+                bit += clear;
+                if clear < left_in_word {
+                    break;
+                }
+            }
+            bit = bit.min(end);
+            Some((first, bit))
+        })
+    }
+
     /// How many bits are set.
     pub(super) fn count_set(self) -> u64 {
         (0..self.words())

@@ -5,12 +5,12 @@
 
 #[cfg(miri)]
 pub(super) use interpreted::{
-    fcntl_setfd, fstat, ftruncate, memfd_create, mmap, mmap_anonymous, munmap,
+    fallocate, fcntl_setfd, fstat, ftruncate, memfd_create, mmap, mmap_anonymous, munmap, pwrite,
 };
 #[cfg(not(miri))]
 pub(super) use rustix::{
-    fs::{fstat, ftruncate, memfd_create},
-    io::fcntl_setfd,
+    fs::{fallocate, fstat, ftruncate, memfd_create},
+    io::{fcntl_setfd, pwrite},
     mm::{mmap, mmap_anonymous, munmap},
 };
 
@@ -21,7 +21,7 @@ mod interpreted {
     use std::os::fd::{AsFd, OwnedFd};
 
     use rustix::event::{EventfdFlags, eventfd};
-    use rustix::fs::MemfdFlags;
+    use rustix::fs::{FallocateFlags, MemfdFlags};
     use rustix::io::{Errno, FdFlags, Result};
     use rustix::mm::{MapFlags, ProtFlags};
 
@@ -43,6 +43,20 @@ mod interpreted {
 
     pub(crate) fn fcntl_setfd(_file: impl AsFd, _flags: FdFlags) -> Result<()> {
         Ok(())
+    }
+
+    /// There is nothing to write to.
+    pub(crate) fn pwrite(_file: impl AsFd, _bytes: &[u8], _offset: u64) -> Result<usize> {
+        Err(Errno::NOSYS)
+    }
+
+    pub(crate) fn fallocate(
+        _file: impl AsFd,
+        _mode: FallocateFlags,
+        _offset: u64,
+        _length: u64,
+    ) -> Result<()> {
+        Err(Errno::NOSYS)
     }
 
     fn layout(length: usize) -> Result<Layout> {

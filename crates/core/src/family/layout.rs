@@ -21,7 +21,7 @@ const BASE: u64 = 1 << 20;
 pub(super) const MAX_EXTENTS: usize = 21;
 
 /// Says that a file is one of ours, in this layout.
-pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"ftarena\x01");
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"ftarena\x02");
 
 /// Lengths of runs whose first free place is remembered.
 pub(super) const LENGTHS: usize = 8;
@@ -44,19 +44,27 @@ pub(super) struct Header {
     pub(super) free_from: [AtomicU64; LENGTHS],
     /// What the mutex's holder is about to do to a run, so that its death can be mended.
     pub(super) intent: Intent,
+    /// Bytes in freed cells whose pages the file still has, about.
+    pub(super) idle: AtomicU64,
 }
 
 /// A change of a run that takes more than one store.
 #[repr(C)]
 pub(super) struct Intent {
     pub(super) offset: AtomicU64,
+    /// How many there are; or, when a run is handed over, the slot of who gives or takes it.
     pub(super) cells: AtomicU32,
-    /// 0 nothing, 1 [`ALLOCATE`], 2 [`FREE`]; written last, cleared when all is done.
+    /// 0 nothing, or one of the following; written last, cleared when all is done.
     pub(super) action: AtomicU32,
+    /// Where a word lies that changes along with the run, and what it becomes; 0: none does.
+    pub(super) word: AtomicU64,
+    pub(super) value: AtomicU64,
 }
 
 pub(super) const ALLOCATE: u32 = 1;
 pub(super) const FREE: u32 = 2;
+pub(super) const GIVE: u32 = 3;
+pub(super) const TAKE: u32 = 4;
 
 /// Begins every run.
 #[repr(C)]

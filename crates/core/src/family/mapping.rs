@@ -6,9 +6,9 @@ use core::ptr::{NonNull, null_mut};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
-use super::Family;
-use super::kernel::{mmap, mmap_anonymous, munmap};
-use super::layout::{Extent, MAX_EXTENTS};
+use super::kernel::{mmap, mmap_anonymous, munmap, pwrite};
+use super::layout::{Extent, MAX_EXTENTS, PAYLOAD};
+use super::{Family, Run};
 use crate::primitive::Ordering::{AcqRel, Acquire};
 use crate::primitive::{AtomicPtr, AtomicU32};
 
@@ -24,6 +24,34 @@ impl Family {
         let distance = usize::try_from(offset - extent.start()).ok()?;
         // SAFETY: the extent is mapped in full and `distance` lies within it.
         Some(unsafe { base.add(distance) })
+    }
+
+    /// The offset of a word that lies in this family's memory, as it is mapped here.
+    pub(super) fn offset_of<T>(&self, word: &T) -> u64 {
+        let address = core::ptr::from_ref(word).addr();
+        let found = (0..MAX_EXTENTS).map(Extent).find_map(|extent| {
+            let base = self.extents[extent.0].load(Acquire).addr();
+            let distance = address.checked_sub(base)? as u64;
+            (base != 0 && distance < extent.size()).then(|| extent.start() + distance)
+        });
+        found.expect("a word of this family's memory")
+    }
+
+    /// Copies `bytes` into an object's payload, through the file. False if that can't be done
+    /// (in full); then some of it may have been.
+    pub(crate) fn write_to_file(&self, run: Run, at: usize, bytes: &[u8]) -> bool {
+        let (mut offset, mut rest) = (run.0 + PAYLOAD + at as u64, bytes);
+        while !rest.is_empty() {
+            match pwrite(&self.file, rest, offset) {
+                Ok(written) if written > 0 => {
+                    offset += written as u64;
+                    rest = &rest[written..];
+                }
+                Err(Errno::INTR) => {}
+                Ok(_) | Err(_) => return false,
+            }
+        }
+        true
     }
 
     /// Where an extent is mapped; maps it if the file has it.

@@ -16,21 +16,37 @@ use crate::storage::{Kind, OutOfMemory, Shareable, Token};
 use crate::sync::{Barrier, Condition, Lock, RLock, Semaphore};
 
 /// The holder bit of the family itself.
-const FAMILY: u32 = 0;
+pub(super) const FAMILY: u32 = 0;
 /// The serial number of an object that is being freed.
-const CONDEMNED: u64 = 0;
+pub(super) const CONDEMNED: u64 = 0;
 
 impl Family {
     /// A new object, all zero, with one local reference.
     pub(crate) fn allocate_object(&self, kind: Kind, bytes: usize) -> Result<Run, OutOfMemory> {
+        self.allocate_held(kind, bytes, |payload| {
+            // SAFETY: the cells were free, so nobody refers to these bytes.
+            unsafe { payload.write_bytes(0, bytes) };
+        })
+    }
+
+    /// A new blob, its content undefined, with one local reference.
+    pub(crate) fn allocate_blob(&self, bytes: usize) -> Result<Run, OutOfMemory> {
+        self.allocate_held(Kind::Blob, bytes, |_| {})
+    }
+
+    fn allocate_held(
+        &self,
+        kind: Kind,
+        bytes: usize,
+        initialize: impl FnOnce(NonNull<u8>),
+    ) -> Result<Run, OutOfMemory> {
         let cells = cells_for(PAYLOAD, bytes)?;
-        self.allocate(cells, |extent, cell| {
+        self.allocate(cells, None, |extent, cell| {
             let run = Run(extent.offset_of(cell));
             let header = self.object_header(run)?;
             let payload = self.resolve(run.0 + PAYLOAD, bytes)?;
             let references = self.references(extent, cell)?;
-            // SAFETY: the cells were free, so nobody refers to these bytes.
-            unsafe { payload.write_bytes(0, bytes) };
+            initialize(payload);
             for word in &header.holders {
                 word.store(0, Relaxed);
             }
@@ -235,8 +251,8 @@ impl Family {
             Some(Kind::Barrier) => self.payload(run, |it: &Barrier| it.destroy(storage)),
             Some(Kind::Lock) => self.payload(run, |it: &Lock| it.destroy(storage)),
             Some(Kind::RLock) => self.payload(run, |it: &RLock| it.destroy(storage)),
-            // Owns nothing beside itself.
-            Some(Kind::Event) | None => None,
+            // They own nothing beside themselves.
+            Some(Kind::Event | Kind::Blob) | None => None,
         };
         self.free(run);
     }
@@ -285,26 +301,26 @@ type Holders = [AtomicU64; HOLDER_WORDS];
 
 // Relaxed: holder bits are read and written under the mutex.
 
-fn set_bit(holders: &Holders, slot: u32) {
+pub(super) fn set_bit(holders: &Holders, slot: u32) {
     if let Some(word) = holders.get((slot / u64::BITS) as usize) {
         word.fetch_or(1 << (slot % u64::BITS), Relaxed);
     }
 }
 
-fn clear_bit(holders: &Holders, slot: u32) {
+pub(super) fn clear_bit(holders: &Holders, slot: u32) {
     if let Some(word) = holders.get((slot / u64::BITS) as usize) {
         word.fetch_and(!(1 << (slot % u64::BITS)), Relaxed);
     }
 }
 
-fn has_bit(holders: &Holders, slot: u32) -> bool {
+pub(super) fn has_bit(holders: &Holders, slot: u32) -> bool {
     holders
         .get((slot / u64::BITS) as usize)
         .is_some_and(|word| word.load(Relaxed) & (1 << (slot % u64::BITS)) != 0)
 }
 
 /// Whether no bit but this one is set.
-fn is_last(holders: &Holders, slot: u32) -> bool {
+pub(super) fn is_last(holders: &Holders, slot: u32) -> bool {
     holders.iter().zip(0..).all(|(word, index)| {
         let own = if slot / u64::BITS == index {
             1 << (slot % u64::BITS)

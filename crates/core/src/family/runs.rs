@@ -2,16 +2,17 @@
 //! Allocating and freeing runs of cells.
 //!
 //! Each step of a change leaves the file such that [`Family::mend`] or the reaper of the
-//! process that died there can finish it. One gap is left: a raw run that somebody is killed
-//! with in hands, not linked anywhere yet or any more, stays allocated until the family ends.
+//! process that died there can finish it. Memory that a word leads to is allocated and freed
+//! together with a change of that word, so nobody is ever killed with it in hands.
 
 use core::ptr::NonNull;
 
 use super::bitmap::Bitmap;
 use super::kernel::ftruncate;
-use super::layout::{ALLOCATE, CELL, Extent, FREE, MAX_EXTENTS, RunHeader};
+use super::layout::{ALLOCATE, CELL, Extent, FREE, GIVE, MAX_EXTENTS, RunHeader, TAKE};
 use super::{Family, Run};
 use crate::crash;
+use crate::primitive::AtomicU64;
 use crate::primitive::Ordering::{Acquire, Relaxed, Release};
 use crate::storage::OutOfMemory;
 
@@ -28,7 +29,7 @@ impl Family {
         Some(Bitmap(unsafe { words.as_ref() }))
     }
 
-    fn taken(&self, extent: Extent) -> Option<Bitmap<'_>> {
+    pub(super) fn taken(&self, extent: Extent) -> Option<Bitmap<'_>> {
         self.bitmap(extent, extent.taken_bitmap())
     }
 
@@ -44,8 +45,25 @@ impl Family {
     /// Raw memory, its content undefined.
     pub(crate) fn allocate_raw(&self, bytes: usize) -> Result<Run, OutOfMemory> {
         let cells = cells_for(CELL, bytes)?;
-        self.allocate(cells, |extent, cell| {
+        self.allocate(cells, None, |extent, cell| {
             Some((self.run_header(Run(extent.offset_of(cell)))?, RAW))
+        })
+    }
+
+    /// Raw memory that `prepare` fills; `link`, a word of this family's memory, leads to its
+    /// data from then on. A process that is killed in this has done all or nothing.
+    pub(crate) fn allocate_linked(
+        &self,
+        bytes: usize,
+        link: &AtomicU64,
+        prepare: impl FnOnce(NonNull<u8>),
+    ) -> Result<Run, OutOfMemory> {
+        let cells = cells_for(CELL, bytes)?;
+        self.allocate(cells, Some(link), |extent, cell| {
+            let run = Run(extent.offset_of(cell));
+            let header = self.run_header(run)?;
+            prepare(self.resolve(run.data(), bytes)?);
+            Some((header, RAW))
         })
     }
 
@@ -54,10 +72,22 @@ impl Family {
     pub(super) fn allocate<'a>(
         &'a self,
         cells: u32,
+        link: Option<&AtomicU64>,
         prepare: impl FnOnce(Extent, u32) -> Option<(&'a RunHeader, u32)>,
     ) -> Result<Run, OutOfMemory> {
         self.locked(|| {
-            let (extent, cell) = self.take_cells(cells)?;
+            let (extent, cell) = self.find_room(cells)?;
+            let run = Run(extent.offset_of(cell));
+            let word = link.map(|link| (self.offset_of(link), run.data()));
+            self.intend(ALLOCATE, run, cells, word);
+            let (Some(taken), Some(starts)) = (self.taken(extent), self.starts(extent)) else {
+                self.settle_intent();
+                return Err(OutOfMemory);
+            };
+            taken.set_run(cell, cells);
+            crash::step();
+            self.raise_free_from(extent, cell, cells);
+            crash::step();
             let Some((header, kind)) = prepare(extent, cell) else {
                 // Not mappable here: nobody will see the run.
                 self.mend();
@@ -68,32 +98,64 @@ impl Family {
             let serial = self.header().serial.fetch_add(1, Relaxed) + 1;
             header.serial.store(serial, Relaxed);
             crash::step();
-            if let Some(starts) = self.starts(extent) {
-                starts.set(cell);
-            }
+            starts.set(cell);
             crash::step();
-            self.header().intent.action.store(0, Release);
-            Ok(Run(extent.offset_of(cell)))
+            if let Some(link) = link {
+                // Release: what was prepared is seen by who follows the link.
+                link.store(run.data(), Release);
+                crash::step();
+            }
+            self.settle_intent();
+            let idle = &self.header().idle;
+            let length = u64::from(cells) * CELL;
+            idle.store(idle.load(Relaxed).saturating_sub(length), Relaxed);
+            Ok(run)
         })
     }
 
-    /// Finds free cells and marks them taken, for [`Family::allocate`].
-    fn take_cells(&self, cells: u32) -> Result<(Extent, u32), OutOfMemory> {
-        let (extent, cell) = match self.find_cells(cells) {
-            Some(found) => found,
-            None => self.grow(cells)?,
-        };
+    /// Says what is going to happen, so that [`Family::mend`] can finish it.
+    pub(super) fn intend(&self, action: u32, run: Run, cells: u32, word: Option<(u64, u64)>) {
         let intent = &self.header().intent;
-        intent.offset.store(extent.offset_of(cell), Relaxed);
+        let (word, value) = word.unwrap_or((0, 0));
+        intent.offset.store(run.0, Relaxed);
         intent.cells.store(cells, Relaxed);
+        intent.word.store(word, Relaxed);
+        intent.value.store(value, Relaxed);
         crash::step();
-        intent.action.store(ALLOCATE, Release);
+        intent.action.store(action, Release);
         crash::step();
-        self.taken(extent).ok_or(OutOfMemory)?.set_run(cell, cells);
+    }
+
+    /// All that was intended has happened.
+    pub(super) fn settle_intent(&self) {
+        self.header().intent.action.store(0, Release);
+    }
+
+    /// Changes the link that goes with what is intended, if one does; again, perhaps.
+    fn change_intended_link(&self) {
+        let intent = &self.header().intent;
+        let word = intent.word.load(Relaxed);
+        if let Some(link) = self.word_at(word) {
+            link.store(intent.value.load(Relaxed), Release);
+        }
         crash::step();
-        self.raise_free_from(extent, cell, cells);
-        crash::step();
-        Ok((extent, cell))
+    }
+
+    /// The word at an offset; `None` for zero.
+    fn word_at(&self, offset: u64) -> Option<&AtomicU64> {
+        if offset == 0 || offset % 8 != 0 {
+            return None;
+        }
+        let word = self.resolve(offset, size_of::<AtomicU64>())?;
+        // SAFETY: resolved and aligned; an atomic is valid whatever its bytes.
+        Some(unsafe { word.cast().as_ref() })
+    }
+
+    fn find_room(&self, cells: u32) -> Result<(Extent, u32), OutOfMemory> {
+        match self.find_cells(cells) {
+            Some(found) => Ok(found),
+            None => self.grow(cells),
+        }
     }
 
     fn find_cells(&self, cells: u32) -> Option<(Extent, u32)> {
@@ -154,35 +216,49 @@ impl Family {
 
     /// Frees a run. One that doesn't exist is left alone.
     pub(crate) fn free(&self, run: Run) {
-        self.locked(|| self.free_locked(run));
+        self.locked(|| {
+            self.free_locked(run, None);
+            self.trim();
+        });
     }
 
-    fn free_locked(&self, run: Run) {
+    /// Moves `link`, a word of this family's memory, on from a run to `next`, and frees the run.
+    /// A process that is killed in this has done all or nothing.
+    pub(crate) fn free_linked(&self, run: Run, link: &AtomicU64, next: u64) {
+        self.locked(|| {
+            if !self.free_locked(run, Some((self.offset_of(link), next))) {
+                link.store(next, Release);
+            }
+            self.trim();
+        });
+    }
+
+    /// Whether there was such a run.
+    pub(super) fn free_locked(&self, run: Run, word: Option<(u64, u64)>) -> bool {
         let Some((extent, cell)) = self.existing(run) else {
-            return;
+            return false;
         };
         let Some(header) = self.run_header(run) else {
-            return;
+            return false;
         };
-        let intent = &self.header().intent;
-        intent.offset.store(run.0, Relaxed);
-        intent.cells.store(header.cells.load(Relaxed), Relaxed);
-        crash::step();
-        intent.action.store(FREE, Release);
-        crash::step();
+        self.intend(FREE, run, header.cells.load(Relaxed), word);
         self.finish_free(extent, cell);
+        true
     }
 
     fn finish_free(&self, extent: Extent, cell: u32) {
-        let intent = &self.header().intent;
+        let cells = self.header().intent.cells.load(Relaxed);
+        self.change_intended_link();
         if let (Some(starts), Some(taken)) = (self.starts(extent), self.taken(extent)) {
             starts.clear(cell);
             crash::step();
             self.lower_free_from(extent, cell);
-            taken.clear_run(cell, intent.cells.load(Relaxed));
+            taken.clear_run(cell, cells);
         }
         crash::step();
-        intent.action.store(0, Release);
+        self.settle_intent();
+        let idle = &self.header().idle;
+        idle.store(idle.load(Relaxed) + u64::from(cells) * CELL, Relaxed);
     }
 
     pub(super) fn run_header(&self, run: Run) -> Option<&RunHeader> {
@@ -206,12 +282,15 @@ impl Family {
                 let is_committed = self
                     .starts(extent)
                     .is_some_and(|starts| starts.is_set(cell));
-                if let (false, Some(taken)) = (is_committed, self.taken(extent)) {
+                if is_committed {
+                    self.change_intended_link();
+                } else if let Some(taken) = self.taken(extent) {
                     self.lower_free_from(extent, cell);
                     taken.clear_run(cell, intent.cells.load(Relaxed));
                 }
-                intent.action.store(0, Release);
+                self.settle_intent();
             }
+            GIVE | TAKE => self.mend_hand_over(),
             _ => {}
         }
     }

@@ -12,10 +12,12 @@ use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::storage::{Address, OutOfMemory, Storage};
 
 /// The longest message.
-pub const MAX_MESSAGE: usize = 0xFFFF_0000;
+pub const MAX_MESSAGE: usize = 0x7FFF_0000;
 
 const RECORD_HEADER: u32 = 8;
 const JUMP: u32 = u32::MAX;
+/// A mark on the length: the message begins with the name of a blob.
+const WITH_BLOB: u32 = 1 << 31;
 
 /// Begins a segment; the records follow.
 #[repr(C, align(64))]
@@ -44,10 +46,15 @@ pub(super) struct Record<'a> {
     tag: u32,
     message: &'a [&'a [u8]],
     message_length: u32,
+    has_blob: bool,
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn new(tag: u32, message: &'a [&'a [u8]]) -> Result<Self, OutOfMemory> {
+    pub(super) fn new(
+        tag: u32,
+        message: &'a [&'a [u8]],
+        has_blob: bool,
+    ) -> Result<Self, OutOfMemory> {
         let length: usize = message.iter().map(|part| part.len()).sum();
         if length > MAX_MESSAGE {
             return Err(OutOfMemory);
@@ -57,6 +64,7 @@ impl<'a> Record<'a> {
             tag,
             message,
             message_length,
+            has_blob,
         })
     }
 
@@ -100,9 +108,10 @@ impl Segment {
         })
     }
 
-    /// A new segment, larger than the last one, for a record of `length` bytes at least.
+    /// A new segment after `last`, linked by `link`, larger than that, for a record of `length` bytes at least.
     pub(super) fn allocate(
         storage: Storage,
+        link: &AtomicU64,
         last: Option<Self>,
         length: u32,
     ) -> Result<Address, OutOfMemory> {
@@ -110,32 +119,21 @@ impl Segment {
         let capacity = length
             .max(grown.clamp(SMALLEST, LARGEST))
             .next_multiple_of(8);
-        let address = storage.allocate(HEADER + capacity as usize)?;
-        let start = storage.resolve(address, HEADER).ok_or(OutOfMemory)?;
-        // SAFETY: resolved; freshly allocated.
-        let header: &Header = unsafe { start.cast().as_ref() };
-        header.next.store(0, Ordering::Relaxed);
-        header.capacity.store(capacity, Ordering::Relaxed);
-        Ok(address)
+        storage.allocate_linked(HEADER + capacity as usize, link, |start| {
+            // SAFETY: fresh memory of at least that size.
+            let header: &Header = unsafe { start.cast().as_ref() };
+            header.next.store(0, Ordering::Relaxed);
+            header.capacity.store(capacity, Ordering::Relaxed);
+        })
     }
 
-    pub(super) fn free(self, storage: Storage) {
+    /// Moves `link` on from this segment to the next one, and frees this one.
+    pub(super) fn free(self, storage: Storage, link: &AtomicU64) {
+        // Acquire: pairs with the Release of the link.
+        let next = self.next_link().load(Ordering::Acquire);
         // SAFETY: allocated by `allocate` with this size (a wrong capacity in shared memory is
         // ignored there); the queue has no other use for it.
-        unsafe { storage.free(self.address, HEADER + self.capacity as usize) };
-    }
-
-    pub(super) fn address(self) -> Address {
-        self.address
-    }
-
-    pub(super) fn capacity(self) -> u32 {
-        self.capacity
-    }
-
-    /// Whether it was not made for one long message.
-    pub(super) fn is_ordinary(self) -> bool {
-        self.capacity <= LARGEST
+        unsafe { storage.free_linked(self.address, HEADER + self.capacity as usize, link, next) };
     }
 
     pub(super) fn next_link(self) -> &'static AtomicU64 {
@@ -155,7 +153,8 @@ impl Segment {
         if position % 8 != 0 || !self.has_room(position, record.length()) {
             return None;
         }
-        self.write_header(position, record.message_length, record.tag);
+        let mark = if record.has_blob { WITH_BLOB } else { 0 };
+        self.write_header(position, record.message_length | mark, record.tag);
         let mut at = (position + RECORD_HEADER) as usize;
         for part in record.message {
             // SAFETY: the record fits, so all of its parts lie within the segment; they were
@@ -196,13 +195,14 @@ impl Segment {
         (word as u32, (word >> 32) as u32)
     }
 
-    /// Reads the record at `cursor`, or at the start of the next segment, and says where the
+    /// Reads the record at `cursor` (`read` gets its tag, its message, and whether that begins with
+    /// the name of a blob), or at the start of the next segment, and says where the
     /// one after it is. `None` if there can't be one there.
     #[inline]
     pub(super) fn read<R>(
         storage: Storage,
         cursor: Cursor,
-        read: impl FnOnce(u32, &[u8]) -> R,
+        read: impl FnOnce(u32, &[u8], bool) -> R,
     ) -> Option<(R, Cursor)> {
         let Cursor {
             segment: mut address,
@@ -214,14 +214,16 @@ impl Segment {
                 return None;
             }
             if segment.has_room(position, RECORD_HEADER) {
-                let (length, tag) = segment.read_header(position);
-                if length != JUMP {
+                let (marked, tag) = segment.read_header(position);
+                if marked != JUMP {
+                    let (length, has_blob) = (marked & !WITH_BLOB, marked & WITH_BLOB != 0);
                     let padded = length.checked_next_multiple_of(8)?;
                     let end = position.checked_add(RECORD_HEADER)?.checked_add(padded)?;
                     if end > segment.capacity {
                         return None;
                     }
-                    let result = segment.with_message(position, length, tag, read);
+                    let result = segment
+                        .with_message(position, length, |message| read(tag, message, has_blob));
                     return Some((
                         result,
                         Cursor {
@@ -238,18 +240,12 @@ impl Segment {
     }
 
     #[inline]
-    fn with_message<R>(
-        self,
-        position: u32,
-        length: u32,
-        tag: u32,
-        read: impl FnOnce(u32, &[u8]) -> R,
-    ) -> R {
+    fn with_message<R>(self, position: u32, length: u32, read: impl FnOnce(&[u8]) -> R) -> R {
         // SAFETY: the caller checked that the message lies within the segment.
         let start = unsafe { self.records.add((position + RECORD_HEADER) as usize) };
         // SAFETY: within the segment, initialized by its producer, and not written to while
         // the consumers' mutex is held: producers write past the committed records only.
         let message = unsafe { core::slice::from_raw_parts(start.as_ptr(), length as usize) };
-        read(tag, message)
+        read(message)
     }
 }

@@ -31,7 +31,9 @@ pub(super) struct Side {
 impl Side {
     /// Finishes the commit of a holder that died after its store of `count`.
     #[cold]
-    pub(super) fn mend(&self) {
+    pub(super) fn mend(&self, storage: Storage) {
+        // A blob that was changing hands with the commit.
+        storage.mend();
         if self.synced.load(Ordering::Relaxed) != self.count.load(Ordering::Relaxed) {
             self.advance();
         }
@@ -46,17 +48,27 @@ impl Side {
 
     /// Moves on to `cursor` and counts one more: Invariant 2.
     pub(super) fn commit(&self, cursor: Cursor) {
+        // Release: the record and the staging are seen by who sees the count. SeqCst: either
+        // we see a sleeper's mark in `wake_other_side`, or it sees the count.
+        self.commit_by(cursor, |count, value| count.store(value, Ordering::SeqCst));
+    }
+
+    /// Moves on to `cursor` and counts one more by `store`, which does what goes along with it.
+    pub(super) fn commit_by<R>(
+        &self,
+        cursor: Cursor,
+        store: impl FnOnce(&AtomicU32, u32) -> R,
+    ) -> R {
         self.staged_segment
             .store(cursor.segment.bits(), Ordering::Relaxed);
         self.staged_position
             .store(cursor.position, Ordering::Relaxed);
         let count = self.count.load(Ordering::Relaxed).wrapping_add(1);
         crash::step();
-        // Release: the record and the staging are seen by who sees the count. SeqCst: either
-        // we see a sleeper's mark in `wake_other_side`, or it sees the count.
-        self.count.store(count, Ordering::SeqCst);
+        let result = store(&self.count, count);
         crash::step();
         self.advance();
+        result
     }
 
     fn advance(&self) {

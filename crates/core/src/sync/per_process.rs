@@ -13,9 +13,10 @@
 //!    no number that isn't its own.
 //! 3. A record's owner changes only if its number is zero, or is of no use any more.
 
-use crate::crash;
+use core::ptr::NonNull;
+
 use crate::primitive::AtomicU64;
-use crate::primitive::Ordering::{Acquire, Relaxed, Release};
+use crate::primitive::Ordering::{Acquire, Relaxed};
 use crate::storage::{Address, Storage, Token};
 
 /// The records' chain. All-zero is empty.
@@ -136,36 +137,32 @@ impl PerProcess {
 
     #[cold]
     fn add(&self, storage: Storage) -> Option<(Address, &'static Record)> {
-        let address = storage.allocate(size_of::<Record>()).ok()?;
-        let new = storage.resolve(address, size_of::<Record>())?.cast();
-        // SAFETY: fresh memory of that size, aligned to 64 bytes.
-        unsafe { new.write(Record::default()) };
-        let new = Self::at(storage, address)?;
-        new.set(Entry::new(storage.me(), 0));
-        let mut head = self.head.load(Relaxed);
-        loop {
-            new.next.store(head, Relaxed);
-            crash::step();
-            match self
-                .head
-                .compare_exchange(head, address.bits(), Release, Relaxed)
-            {
-                Ok(_) => break,
-                Err(now) => head = now,
-            }
-        }
-        crash::step();
-        Some((address, new))
+        let me = storage.me();
+        let prepare = |start: NonNull<u8>| {
+            // All who add do it in here, one after the other: the head stays what it is.
+            let next = self.head.load(Relaxed);
+            let record = Record {
+                entry: AtomicU64::new(Entry::new(me, 0).bits()),
+                next: AtomicU64::new(next),
+            };
+            // SAFETY: fresh memory of that size, aligned to 64 bytes.
+            unsafe { start.cast().write(record) };
+        };
+        let bytes = size_of::<Record>();
+        let address = storage.allocate_linked(bytes, &self.head, prepare).ok()?;
+        Some((address, Self::at(storage, address)?))
     }
 
     /// With the object.
     pub(super) fn destroy(&self, storage: Storage) {
-        let records: Vec<Address> = self.records(storage).map(|(address, _)| address).collect();
-        self.head.store(0, Relaxed);
-        crash::step();
-        for address in records {
+        loop {
+            let first = Address::from_bits(self.head.load(Relaxed));
+            let Some(record) = Self::at(storage, first) else {
+                return;
+            };
+            let (bytes, next) = (size_of::<Record>(), record.next.load(Relaxed));
             // SAFETY: allocated in `add` with this size; nobody uses the object any more.
-            unsafe { storage.free(address, size_of::<Record>()) };
+            unsafe { storage.free_linked(first, bytes, &self.head, next) };
         }
     }
 }

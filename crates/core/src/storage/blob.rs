@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT
+//! Blobs: large parts of messages, which lie in shared memory from the first byte written until
+//! the last reader is done, and change hands with the message.
+
+use core::ptr::NonNull;
+
+use crate::family::{Family, Run};
+use crate::primitive::AtomicU32;
+use crate::storage::OutOfMemory;
+
+/// Bytes in the memory of a family, held by this process.
+#[derive(Debug)]
+pub struct Blob {
+    family: &'static Family,
+    run: Run,
+    serial: u64,
+    data: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: the memory is mapped for as long as the process lives, and held by this value; it is
+// written to by those who promise (in `write`, or behind `as_ptr`) to be alone.
+unsafe impl Send for Blob {}
+// SAFETY: as above.
+unsafe impl Sync for Blob {}
+
+/// What a blob is called in a message: its place and its serial number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlobName {
+    run: Run,
+    serial: u64,
+}
+
+impl BlobName {
+    pub(crate) const LENGTH: usize = 16;
+
+    pub(crate) fn to_bytes(self) -> [u8; Self::LENGTH] {
+        let mut bytes = [0; Self::LENGTH];
+        let (place, serial) = bytes.split_at_mut(8);
+        place.copy_from_slice(&Family::offset(self.run).to_le_bytes());
+        serial.copy_from_slice(&self.serial.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let word = |at: usize| {
+            let word = bytes.get(at..at + 8)?.try_into().ok()?;
+            Some(u64::from_le_bytes(word))
+        };
+        Some(Self {
+            run: Run::at(word(0)?),
+            serial: word(8)?,
+        })
+    }
+
+    /// Takes the blob of a message that is being taken by storing `value` in `count`.
+    pub(crate) fn take(
+        self,
+        family: &'static Family,
+        count: &AtomicU32,
+        value: u32,
+    ) -> Option<Blob> {
+        let is_taken = family.take(self.run, self.serial, count, value);
+        is_taken.then(|| Blob::held(family, self.run))
+    }
+
+    pub(crate) fn discard(self, family: &Family) {
+        family.discard(self.run, self.serial);
+    }
+}
+
+impl Blob {
+    /// Memory for `length` bytes, 64-byte aligned, its content undefined.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if the shared memory can't grow.
+    pub fn new(family: &'static Family, length: usize) -> Result<Self, OutOfMemory> {
+        let run = family.allocate_blob(length)?;
+        Ok(Self::held(family, run))
+    }
+
+    fn held(family: &'static Family, run: Run) -> Self {
+        Self {
+            family,
+            run,
+            serial: family.serial(run),
+            data: family.object(run),
+            length: family.blob_length(run),
+        }
+    }
+
+    /// How many bytes there is room for: at least as many as were asked for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.length
+    }
+
+    /// Where it is mapped, for `capacity` bytes, as long as this value lives.
+    #[must_use]
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        self.data
+    }
+
+    /// Copies `bytes` to position `at`, as far as there is room. Nobody else may use the blob
+    /// meanwhile (it was just made, and isn't shared yet).
+    pub fn write(&mut self, at: usize, bytes: &[u8]) {
+        let Some(room) = self.length.checked_sub(at) else {
+            return;
+        };
+        let bytes = &bytes[..bytes.len().min(room)];
+        if bytes.len() >= Self::LONG && self.family.write_to_file(self.run, at, bytes) {
+            return;
+        }
+        // SAFETY: `at` lies within the blob.
+        let target = unsafe { self.data.add(at) };
+        // SAFETY: as many bytes have room there; the blob isn't part of them, for it is borrowed
+        // mutably.
+        unsafe { target.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+    }
+
+    /// From this length on the kernel copies: it needn't clear the new pages that it fills, nor
+    /// be called for each of them.
+    const LONG: usize = 64 << 10;
+
+    pub(crate) fn name(&self) -> BlobName {
+        BlobName {
+            run: self.run,
+            serial: self.serial,
+        }
+    }
+
+    /// Gives it away with a message that is put by storing `value` in `count`. To be forgotten
+    /// after that.
+    pub(crate) fn give(&self, count: &AtomicU32, value: u32) {
+        self.family.give(self.run, count, value);
+    }
+}
+
+impl Drop for Blob {
+    fn drop(&mut self) {
+        if self.family.is_registered() {
+            self.family.release(self.run);
+        } else {
+            self.family.discard(self.run, self.serial);
+        }
+    }
+}
