@@ -46,6 +46,7 @@ mod objects;
 mod processes;
 mod runs;
 mod trim;
+mod write;
 
 pub use fork::{after_fork_in_child, after_fork_in_parent, before_fork};
 use kernel::{fcntl_setfd, fstat, ftruncate, memfd_create};
@@ -67,6 +68,9 @@ pub struct Family {
     references: [AtomicPtr<AtomicU32>; MAX_EXTENTS],
     /// When each slot's process was last seen alive, in milliseconds; 0 is never.
     seen_alive: [AtomicU32; layout::MAX_PROCESSES as usize],
+    /// For each part of the file (those with the same number modulo [`PARTS`] share an entry) the
+    /// count of trims, plus one, at which this process wrote to it through the file.
+    written: [AtomicU32; PARTS],
     me: AtomicU32,
     /// The process that `me` belongs to; another one after a fork that nobody told us of.
     pid: AtomicU32,
@@ -145,6 +149,9 @@ fn os(call: &'static str) -> impl Fn(Errno) -> FamilyError {
 }
 
 const MAX_FAMILIES: usize = 16;
+
+/// How many parts of the file are remembered as written.
+const PARTS: usize = 1024;
 
 /// Milliseconds for which a process that was seen alive is taken to be.
 const SEEN_ALIVE: u32 = 50;
@@ -296,6 +303,7 @@ impl Family {
             extents: [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_EXTENTS],
             references: [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_EXTENTS],
             seen_alive: [const { AtomicU32::new(0) }; layout::MAX_PROCESSES as usize],
+            written: [const { AtomicU32::new(0) }; PARTS],
             me: AtomicU32::new(unregistered().bits()),
             pid: AtomicU32::new(std::process::id()),
         };

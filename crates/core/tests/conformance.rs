@@ -755,3 +755,61 @@ on_both_storages! {
         assert!(handle::decode::<Queue>(&[0xFF; handle::LENGTH]).is_err());
     }
 }
+
+/// Blobs live where there are several processes.
+mod blobs {
+    use super::*;
+    use freethreading_core::family::Family;
+    use freethreading_core::storage::Blob;
+
+    fn blob(byte: u8) -> Blob {
+        let family = Family::home().expect("memory files are to be had");
+        let mut blob = Blob::new(family, 100).expect("there is memory");
+        blob.write(0, &[byte; 100]);
+        blob
+    }
+
+    fn put(queue: &Queue, byte: u8) -> (Put, Option<Blob>) {
+        let (patience, park) = (Patience::None, &Uninterruptible);
+        queue.put_with_blob(shared(), 7, &[&[byte]], blob(byte), patience, park)
+    }
+
+    fn bytes(blob: &Blob) -> &[u8] {
+        // SAFETY: written in `blob`, and nobody writes to it again.
+        unsafe { core::slice::from_raw_parts(blob.as_ptr().as_ptr(), 100) }
+    }
+
+    #[test]
+    fn a_blob_comes_with_its_message_and_no_other() {
+        let queue = queue(shared(), 0);
+        for byte in 0..4 {
+            assert!(matches!(put(&queue, byte), (Put::Done, None)));
+            assert_eq!(super::put(shared(), &queue, &[byte]), Put::Done);
+        }
+        for byte in 0..4 {
+            let got = queue.try_get_with_blob(shared(), |tag, message| (tag, message.to_vec()));
+            let Attempt::Ended(Get::Got(((7, message), Some(blob)))) = got else {
+                panic!("{got:?}");
+            };
+            assert_eq!(message, [byte]);
+            assert!(bytes(&blob).iter().all(|&it| it == byte));
+            let got = queue.try_get_with_blob(shared(), |tag, _| tag);
+            assert!(
+                matches!(got, Attempt::Ended(Get::Got((7, None)))),
+                "{got:?}"
+            );
+        }
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_blob_that_finds_no_room_comes_back() {
+        let queue = queue(shared(), 1);
+        assert!(matches!(put(&queue, 1), (Put::Done, None)));
+        let (outcome, back) = put(&queue, 2);
+        assert_eq!(outcome, Put::Full);
+        assert!(back.is_some_and(|blob| bytes(&blob) == [2; 100]));
+        // Whoever takes no blobs drops it.
+        assert_eq!(get(shared(), &queue), Get::Got(vec![1]));
+    }
+}

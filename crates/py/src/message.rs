@@ -10,15 +10,20 @@
 )]
 
 use core::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 
 use freethreading_core::queue;
-use freethreading_core::storage::Storage;
+use freethreading_core::storage::{Blob, Storage};
+use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString};
+use pyo3::types::{IntoPyDict, PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyString};
 
+use crate::encoding;
 use crate::imported::Imported;
+use crate::large::{LARGE, Large, Received};
 
 static DUMPS: Imported = Imported::new("pickle", "dumps");
 static LOADS: Imported = Imported::new("pickle", "loads");
@@ -46,6 +51,8 @@ mod tag {
     pub(super) const PICKLE: u32 = 7;
     /// Eight bytes: the address of an object to which the message holds a reference.
     pub(super) const REFERENCE: u32 = 8;
+    pub(super) const BYTEARRAY: u32 = 9;
+    pub(super) const CONTAINER: u32 = 10;
 }
 
 /// An object on its way into a queue.
@@ -60,6 +67,8 @@ pub(crate) enum Outgoing<'py> {
         tag: u32,
         bytes: Bound<'py, PyBytes>,
     },
+    Container(Vec<u8>),
+    Large(Large),
     Reference(Bound<'py, PyAny>),
 }
 
@@ -90,20 +99,40 @@ impl<'py> Outgoing<'py> {
         } else if let Ok(value) = item.cast_exact::<PyFloat>() {
             return Ok(Self::scalar(tag::FLOAT, &value.value().to_le_bytes()));
         } else if let Ok(value) = item.cast_exact::<PyBytes>() {
-            return Ok(Self::Bytes {
-                tag: tag::BYTES,
-                bytes: value.clone(),
-            });
+            let tag = tag::BYTES;
+            if value.as_bytes().len() >= LARGE {
+                return Large::of_bytes(py, storage, tag, value.as_bytes()).map(Self::Large);
+            }
+            let bytes = value.clone();
+            return Ok(Self::Bytes { tag, bytes });
         } else if let Ok(value) = item.cast_exact::<PyString>() {
             // Not with lone surrogates.
-            if value.to_str().is_ok() {
+            if let Ok(text) = value.to_str() {
+                if text.len() >= LARGE {
+                    let text = text.as_bytes();
+                    return Large::of_bytes(py, storage, tag::STR, text).map(Self::Large);
+                }
                 return Ok(Self::Text(value.clone()));
             }
+        } else if let Ok(value) = item.cast_exact::<PyByteArray>() {
+            if value.len() >= LARGE {
+                let buffer = PyUntypedBuffer::get(value)?;
+                return Large::of_buffer(py, storage, tag::BYTEARRAY, &buffer).map(Self::Large);
+            }
         }
-        Ok(Self::Bytes {
-            tag: tag::PICKLE,
-            bytes: pickle(py, &item)?,
-        })
+        if let Some(encoded) = encoding::encode(&item) {
+            return Ok(Self::Container(encoded));
+        }
+        Self::pickled(py, storage, &item)
+    }
+
+    fn pickled(py: Python<'py>, storage: Storage, item: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let tag = tag::PICKLE;
+        let (bytes, buffers) = pickle(py, item)?;
+        if buffers.is_empty() && bytes.as_bytes().len() < LARGE {
+            return Ok(Self::Bytes { tag, bytes });
+        }
+        Large::of_pickle(py, storage, tag, bytes.as_bytes(), &buffers).map(Self::Large)
     }
 
     fn scalar(tag: u32, value: &[u8]) -> Self {
@@ -128,6 +157,9 @@ impl<'py> Outgoing<'py> {
             // Checked in `new`.
             Self::Text(text) => put(tag::STR, text.to_str().unwrap_or_default().as_bytes()),
             Self::Bytes { tag, bytes } => put(*tag, bytes.as_bytes()),
+            Self::Container(encoded) => put(tag::CONTAINER, encoded),
+            // Put along with its blob, by who knows how to.
+            Self::Large(large) => put(large.tag, &large.head),
             Self::Reference(item) => {
                 // The queue's reference is counted before anybody can take it out.
                 let queued = item.clone().unbind();
@@ -142,17 +174,52 @@ impl<'py> Outgoing<'py> {
     }
 }
 
+/// Gets the buffers that `pickle` meets, and keeps the large ones out of the pickle.
+#[pyclass(frozen)]
+struct Collector(Mutex<Vec<PyUntypedBuffer>>);
+
+impl Collector {
+    fn take(&self) -> Vec<PyUntypedBuffer> {
+        core::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[pymethods]
+impl Collector {
+    /// Whether the buffer belongs into the pickle.
+    fn __call__(&self, buffer: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let shown = PyUntypedBuffer::get(buffer)?;
+        let is_large = shown.len_bytes() >= LARGE && shown.is_c_contiguous();
+        if is_large {
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(shown);
+        }
+        Ok(!is_large)
+    }
+}
+
 /// Tries `pickle` first: it is fast. What only multiprocessing knows how to pickle
 /// (connections, sockets) is left to its pickler.
-fn pickle<'py>(py: Python<'py>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+fn pickle<'py>(
+    py: Python<'py>,
+    item: &Bound<'py, PyAny>,
+) -> PyResult<(Bound<'py, PyBytes>, Vec<PyUntypedBuffer>)> {
     static DUMPS_FOR_PROCESS: Imported =
         Imported::new("freethreading._picklable", "dumps_for_process");
     const PROTOCOL: u32 = 5;
-    let pickled = match DUMPS.get(py)?.call1((item, PROTOCOL)) {
+    let collector = Bound::new(py, Collector(Mutex::default()))?;
+    let keywords = [(intern!(py, "buffer_callback"), &collector)].into_py_dict(py)?;
+    let pickled = match DUMPS.get(py)?.call((item, PROTOCOL), Some(&keywords)) {
         Ok(pickled) => pickled,
-        Err(error) => DUMPS_FOR_PROCESS.get(py)?.call1((item, error))?,
+        Err(error) => {
+            // What was collected belongs to the pickle that failed.
+            collector.get().take();
+            DUMPS_FOR_PROCESS.get(py)?.call1((item, error))?
+        }
     };
-    Ok(pickled.cast_into::<PyBytes>()?)
+    Ok((pickled.cast_into::<PyBytes>()?, collector.get().take()))
 }
 
 /// A message copied out of a queue.
@@ -163,6 +230,9 @@ pub(crate) enum Incoming {
     Float(f64),
     Text(Vec<u8>),
     Bytes(Vec<u8>),
+    Container(Vec<u8>),
+    /// Only in blobs.
+    Bytearray(Vec<u8>),
     Pickle(Vec<u8>),
     Reference(u64),
     Malformed,
@@ -183,6 +253,8 @@ impl Incoming {
             }),
             tag::STR => Self::Text(message.to_vec()),
             tag::BYTES => Self::Bytes(message.to_vec()),
+            tag::CONTAINER => Self::Container(message.to_vec()),
+            tag::BYTEARRAY => Self::Bytearray(message.to_vec()),
             tag::PICKLE => Self::Pickle(message.to_vec()),
             tag::REFERENCE => word().map_or(Self::Malformed, |word| {
                 Self::Reference(u64::from_ne_bytes(word))
@@ -191,12 +263,36 @@ impl Incoming {
         }
     }
 
+    /// The object, if the message came with a blob: this is its head.
+    fn into_large_object(self, py: Python<'_>, blob: Blob) -> PyResult<Bound<'_, PyAny>> {
+        let (Self::Text(head) | Self::Bytes(head) | Self::Bytearray(head) | Self::Pickle(head)) =
+            &self
+        else {
+            return Err(malformed());
+        };
+        let received = Received::new(head, blob).ok_or_else(malformed)?;
+        match self {
+            Self::Text(_) => received.to_text(py).ok_or_else(malformed),
+            Self::Bytes(_) => Ok(received.to_bytes(py)),
+            Self::Bytearray(_) => Ok(received.to_bytearray(py)),
+            _ => {
+                let (pickle, views) = received.to_pickle(py)?;
+                let keywords = [(intern!(py, "buffers"), views)].into_py_dict(py)?;
+                LOADS.get(py)?.call((pickle,), Some(&keywords))
+            }
+        }
+    }
+
     /// The object. Raises what unpickling raises; the message is taken all the same.
     pub(crate) fn into_object(
         self,
         py: Python<'_>,
         storage: Storage,
+        blob: Option<Blob>,
     ) -> PyResult<Bound<'_, PyAny>> {
+        if let Some(blob) = blob {
+            return self.into_large_object(py, blob);
+        }
         Ok(match self {
             Self::None => py.None().into_bound(py),
             Self::Bool(value) => PyBool::new(py, value).to_owned().into_any(),
@@ -207,12 +303,13 @@ impl Incoming {
                 PyString::new(py, text).into_any()
             }
             Self::Bytes(bytes) => PyBytes::new(py, &bytes).into_any(),
+            Self::Container(encoded) => encoding::decode(py, &encoded)?.ok_or_else(malformed)?,
             Self::Pickle(pickled) => {
                 let pickled = PyBytes::new(py, &pickled);
                 LOADS.get(py)?.call1((pickled,))?
             }
             Self::Reference(address) if storage.family().is_none() => own(py, address),
-            Self::Reference(_) | Self::Malformed => return Err(malformed()),
+            Self::Reference(_) | Self::Bytearray(_) | Self::Malformed => return Err(malformed()),
         })
     }
 }

@@ -3,18 +3,31 @@
 
 use freethreading_core::park::{Parked, Uninterruptible};
 use freethreading_core::queue::{self as core_queue, Attempt, Get, Patience, Put, TooManyDone};
-use freethreading_core::storage::Object;
+use freethreading_core::storage::{Blob, Object};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::arguments::{Seconds, Truth, Whole, deadline};
 use crate::derived;
 use crate::errors::{EMPTY, Exception, FULL, NEGATIVE_TIMEOUT, out_of_memory};
+use crate::large::Large;
 use crate::message::{self, Incoming, Outgoing, drop_disposed, visit_reference};
 use crate::object;
 use crate::wait::wait;
+
+/// A message that was taken out of a queue.
+type Taken = (Incoming, Option<Blob>);
+
+fn is_put(outcome: Put) -> PyResult<bool> {
+    match outcome {
+        Put::Done => Ok(true),
+        Put::Full | Put::Interrupted => Ok(false),
+        Put::OutOfMemory => Err(out_of_memory("a message; the queue is as it was")),
+    }
+}
 
 /// The core's queue, holding Python objects. Both queue classes are shells around this.
 pub(crate) struct Items {
@@ -39,8 +52,20 @@ impl Items {
         item: Bound<'_, PyAny>,
         patience: Patience,
     ) -> PyResult<bool> {
+        self.put_outgoing(py, Outgoing::new(self.object.storage(), item)?, patience)
+    }
+
+    fn put_outgoing(
+        &self,
+        py: Python<'_>,
+        outgoing: Outgoing<'_>,
+        patience: Patience,
+    ) -> PyResult<bool> {
         let storage = self.object.storage();
-        let outgoing = Outgoing::new(storage, item)?;
+        let outgoing = match outgoing {
+            Outgoing::Large(large) => return self.put_large(py, large, patience),
+            outgoing => outgoing,
+        };
         let attempt = outgoing.put_with(
             |tag, message| self.object.try_put(storage, tag, &[message]),
             |attempt| *attempt == Attempt::Ended(Put::Done),
@@ -58,11 +83,71 @@ impl Items {
                 |outcome| matches!(outcome, Ok(Put::Done)),
             )?,
         };
-        match outcome {
-            Put::Done => Ok(true),
-            Put::Full | Put::Interrupted => Ok(false),
-            Put::OutOfMemory => Err(out_of_memory("a message; the queue is as it was")),
+        is_put(outcome)
+    }
+
+    /// Puts items one after the other; how many of them found room in time. All are encoded
+    /// before the first is put.
+    pub(crate) fn put_many(
+        &self,
+        py: Python<'_>,
+        items: &Bound<'_, PyAny>,
+        patience: Patience,
+    ) -> PyResult<Many> {
+        let storage = self.object.storage();
+        let outgoing = items
+            .try_iter()?
+            .map(|item| Outgoing::new(storage, item?))
+            .collect::<PyResult<Vec<_>>>()?;
+        let all = outgoing.len();
+        for (done, outgoing) in outgoing.into_iter().enumerate() {
+            match self.put_outgoing(py, outgoing, patience) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Many { done, all }),
+                Err(error) => {
+                    error.value(py).setattr(intern!(py, "count"), done)?;
+                    return Err(error);
+                }
+            }
         }
+        Ok(Many { done: all, all })
+    }
+
+    /// Takes up to `most` items: waits for the first, and takes what else there is; `None` if
+    /// there is none in time.
+    pub(crate) fn get_many<'py>(
+        &self,
+        py: Python<'py>,
+        most: usize,
+        patience: Patience,
+    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        let items = PyList::empty(py);
+        let mut patience = patience;
+        while items.len() < most {
+            match self.get(py, patience) {
+                Ok(Some(item)) => items.append(item)?,
+                Ok(None) => break,
+                Err(error) => {
+                    // What was taken before mustn't be lost with it.
+                    error.value(py).setattr(intern!(py, "items"), items)?;
+                    return Err(error);
+                }
+            }
+            patience = Patience::None;
+        }
+        Ok((!items.is_empty()).then_some(items))
+    }
+
+    #[cold]
+    fn put_large(&self, py: Python<'_>, large: Large, patience: Patience) -> PyResult<bool> {
+        let storage = self.object.storage();
+        let Large { tag, head, blob } = large;
+        let (outcome, unused) = wait(py, |park| {
+            self.object
+                .put_with_blob(storage, tag, &[&head], blob, patience, park)
+        })?;
+        drop(unused);
+        is_put(outcome)
     }
 
     /// Takes the oldest item; `None` if the queue is, or stays, empty.
@@ -72,15 +157,16 @@ impl Items {
         patience: Patience,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let storage = self.object.storage();
-        let outcome = match self.object.try_get(storage, Incoming::read) {
+        let outcome = match self.object.try_get_with_blob(storage, Incoming::read) {
             Attempt::Ended(outcome) => outcome,
             Attempt::WouldWait if storage.family().is_none() => self.get_attached(py, patience)?,
             Attempt::WouldWait => wait(py, |park| {
-                self.object.get(storage, patience, park, Incoming::read)
+                self.object
+                    .get_with_blob(storage, patience, park, Incoming::read)
             })?,
         };
         match outcome {
-            Get::Got(item) => item.into_object(py, storage).map(Some),
+            Get::Got((item, blob)) => item.into_object(py, storage, blob).map(Some),
             Get::Empty | Get::Interrupted => Ok(None),
             Get::Corrupted => Err(PyRuntimeError::new_err(
                 "the queue's shared memory was overwritten",
@@ -93,11 +179,12 @@ impl Items {
     /// A garbage collection visits the queue more than once, while detached threads run. A
     /// reference that one of them took in between would be counted once and missed once, and
     /// its object be taken for garbage.
-    fn get_attached(&self, py: Python<'_>, patience: Patience) -> PyResult<Get<Incoming>> {
+    fn get_attached(&self, py: Python<'_>, patience: Patience) -> PyResult<Get<Taken>> {
         let storage = self.object.storage();
         let take = || {
+            let patience = Patience::None;
             self.object
-                .get(storage, Patience::None, &Uninterruptible, Incoming::read)
+                .get_with_blob(storage, patience, &Uninterruptible, Incoming::read)
         };
         let Patience::Until(deadline) = patience else {
             return Ok(take());
@@ -164,16 +251,44 @@ impl Drop for Items {
     }
 }
 
+/// How many of the items of a `put_many` were put.
+pub(crate) struct Many {
+    done: usize,
+    all: usize,
+}
+
+impl Many {
+    /// `queue.Full`, which says how many were put, unless all were.
+    pub(crate) fn check(&self, py: Python<'_>) -> PyResult<()> {
+        let Self { done, all } = self;
+        if done == all {
+            return Ok(());
+        }
+        let error = FULL.new_err(py, &format!("{done} of {all} items were put"));
+        error.value(py).setattr(intern!(py, "count"), done)?;
+        Err(error)
+    }
+}
+
+/// The parameter `max_items`.
+pub(crate) fn most_items(max_items: Whole) -> PyResult<usize> {
+    let number = max_items.named("max_items")?;
+    usize::try_from(number)
+        .ok()
+        .filter(|&most| most > 0)
+        .ok_or_else(|| PyValueError::new_err(format!("max_items must be at least 1, not {number}")))
+}
+
 /// How long a put or get waits, and what it raises if that was too short.
-struct Wait {
-    patience: Patience,
+pub(crate) struct Wait {
+    pub(crate) patience: Patience,
     is_negative: bool,
 }
 
 impl Wait {
     /// A negative timeout is an error for threads, as in `queue`; between processes it doesn't
     /// wait, as in `multiprocessing`. Either way the exception is both modules'.
-    fn new(
+    pub(crate) fn new(
         py: Python<'_>,
         items: &Items,
         block: Truth,
@@ -195,7 +310,7 @@ impl Wait {
         })
     }
 
-    fn error(&self, py: Python<'_>, expected: &'static Exception) -> PyErr {
+    pub(crate) fn error(&self, py: Python<'_>, expected: &'static Exception) -> PyErr {
         if self.is_negative {
             negative_timeout(py)
         } else {
@@ -331,6 +446,52 @@ impl Queue {
         self.items
             .get(py, Patience::None)?
             .ok_or_else(|| EMPTY.bare(py))
+    }
+
+    /// Put all `items` in their order; if the queue is full and `block`, wait for room, at most
+    /// `timeout` seconds in all. Other workers' items may come in between.
+    ///
+    /// Between processes all are pickled before the first is put. Not in the standard library.
+    ///
+    /// Raises queue.Full if there is no room (in time) for all, else as `put` does; the exception's
+    /// `count` says how many were put, if any can have been.
+    #[pyo3(
+        signature = (items, block = Truth(true), timeout = None),
+        text_signature = "($self, items, block=True, timeout=None)"
+    )]
+    fn put_many(
+        &self,
+        py: Python<'_>,
+        items: &Bound<'_, PyAny>,
+        block: Truth,
+        timeout: Option<Seconds>,
+    ) -> PyResult<()> {
+        let wait = Wait::new(py, &self.items, block, timeout)?;
+        self.items.put_many(py, items, wait.patience)?.check(py)
+    }
+
+    /// Take up to `max_items` items: wait for the first as `get` does, and take what else is
+    /// there. Not in the standard library.
+    ///
+    /// Raises queue.Empty if there is none (in time), ValueError if `max_items` is less than 1,
+    /// and as `get` does; if that is because an item can't be unpickled, the exception's `items`
+    /// are those that were taken before it.
+    #[pyo3(
+        signature = (max_items, block = Truth(true), timeout = None),
+        text_signature = "($self, max_items, block=True, timeout=None)"
+    )]
+    fn get_many<'py>(
+        &self,
+        py: Python<'py>,
+        max_items: Whole,
+        block: Truth,
+        timeout: Option<Seconds>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let most = most_items(max_items)?;
+        let wait = Wait::new(py, &self.items, block, timeout)?;
+        self.items
+            .get_many(py, most, wait.patience)?
+            .ok_or_else(|| wait.error(py, &EMPTY))
     }
 
     /// Whether there is no item.

@@ -3,12 +3,13 @@
 
 use freethreading_core::queue::Patience;
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyList, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::arguments::{Seconds, Truth, Whole};
 use crate::errors::EMPTY;
 use crate::object;
-use crate::queue::Items;
+use crate::queue::{Items, Wait, most_items};
 
 /// An unlimited first-in, first-out queue between workers, without task tracking.
 ///
@@ -54,6 +55,51 @@ impl SimpleQueue {
         self.items
             .get(py, Patience::Until(None))?
             .ok_or_else(|| EMPTY.bare(py))
+    }
+
+    /// Put all `items` in their order. Other workers' items may come in between. (`block` and
+    /// `timeout` are for calls that don't know which queue they have: it is never full.)
+    ///
+    /// Between processes all are pickled before the first is put. Not in the standard library.
+    ///
+    /// Raises as `put` does; the exception's `count` says how many were put, if any can have been.
+    #[pyo3(
+        signature = (items, block = Truth(true), timeout = None),
+        text_signature = "($self, items, block=True, timeout=None)"
+    )]
+    fn put_many(
+        &self,
+        py: Python<'_>,
+        items: &Bound<'_, PyAny>,
+        block: Truth,
+        timeout: Option<Seconds>,
+    ) -> PyResult<()> {
+        let wait = Wait::new(py, &self.items, block, timeout)?;
+        self.items.put_many(py, items, wait.patience)?.check(py)
+    }
+
+    /// Take up to `max_items` items: wait for the first as `get` does, and take what else is
+    /// there. Not in the standard library.
+    ///
+    /// Raises queue.Empty if there is none (in time), ValueError if `max_items` is less than 1,
+    /// and as `get` does; if that is because an item can't be unpickled, the exception's `items`
+    /// are those that were taken before it.
+    #[pyo3(
+        signature = (max_items, block = Truth(true), timeout = None),
+        text_signature = "($self, max_items, block=True, timeout=None)"
+    )]
+    fn get_many<'py>(
+        &self,
+        py: Python<'py>,
+        max_items: Whole,
+        block: Truth,
+        timeout: Option<Seconds>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let most = most_items(max_items)?;
+        let wait = Wait::new(py, &self.items, block, timeout)?;
+        self.items
+            .get_many(py, most, wait.patience)?
+            .ok_or_else(|| wait.error(py, &EMPTY))
     }
 
     /// Whether there is no item.

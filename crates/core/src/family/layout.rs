@@ -46,6 +46,9 @@ pub(super) struct Header {
     pub(super) intent: Intent,
     /// Bytes in freed cells whose pages the file still has, about.
     pub(super) idle: AtomicU64,
+    /// How often pages were given back.
+    pub(super) trims: AtomicU32,
+    pub(super) reserved: AtomicU32,
 }
 
 /// A change of a run that takes more than one store.

@@ -6,9 +6,9 @@ use core::ptr::{NonNull, null_mut};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
-use super::kernel::{mmap, mmap_anonymous, munmap, pwrite};
-use super::layout::{Extent, MAX_EXTENTS, PAYLOAD};
-use super::{Family, Run};
+use super::Family;
+use super::kernel::{mmap, mmap_anonymous, munmap};
+use super::layout::{Extent, MAX_EXTENTS};
 use crate::primitive::Ordering::{AcqRel, Acquire};
 use crate::primitive::{AtomicPtr, AtomicU32};
 
@@ -35,23 +35,6 @@ impl Family {
             (base != 0 && distance < extent.size()).then(|| extent.start() + distance)
         });
         found.expect("a word of this family's memory")
-    }
-
-    /// Copies `bytes` into an object's payload, through the file. False if that can't be done
-    /// (in full); then some of it may have been.
-    pub(crate) fn write_to_file(&self, run: Run, at: usize, bytes: &[u8]) -> bool {
-        let (mut offset, mut rest) = (run.0 + PAYLOAD + at as u64, bytes);
-        while !rest.is_empty() {
-            match pwrite(&self.file, rest, offset) {
-                Ok(written) if written > 0 => {
-                    offset += written as u64;
-                    rest = &rest[written..];
-                }
-                Err(Errno::INTR) => {}
-                Ok(_) | Err(_) => return false,
-            }
-        }
-        true
     }
 
     /// Where an extent is mapped; maps it if the file has it.

@@ -11,7 +11,7 @@ use crate::crash::testing::{Child, NEVER, alone, start};
 use crate::park::Uninterruptible;
 use crate::primitive::AtomicU32;
 use crate::primitive::Ordering::Relaxed;
-use crate::storage::{Object, Shareable, Storage, Token};
+use crate::storage::{Blob, Object, Shareable, Storage, Token};
 use crate::sync::{Acquire, Event, EventWait, Lock, NotHeld, RLock, Semaphore, SemaphoreAcquire};
 
 #[derive(Clone, Debug)]
@@ -217,4 +217,61 @@ fn an_rlock_beyond_the_table_has_one_owner() {
     assert_eq!((owner.wait(), other), (Child::Finished, Child::Finished));
     drop(full);
     assert!(!rlock.is_locked());
+}
+
+/// Bytes of pages that the family's file has.
+fn resident(family: &Family) -> u64 {
+    let stat = rustix::fs::fstat(family.file()).expect("it is open");
+    u64::try_from(stat.st_blocks).expect("a count") * 512
+}
+
+#[test]
+fn freed_pages_go_back_to_the_system() {
+    const MIB: usize = 1 << 20;
+    let _alone = alone();
+    let family = home();
+    let before = family.bytes_taken();
+    let blobs: Vec<Blob> = (0..12_u8)
+        .map(|number| {
+            let mut blob = Blob::new(family, 10 * MIB).expect("memory");
+            blob.write(0, &vec![number; 10 * MIB]);
+            blob
+        })
+        .collect();
+    assert!(resident(family) >= 120 << 20);
+    drop(blobs);
+    assert_eq!(family.bytes_taken(), before);
+    // What is kept for the next, and what other tests have left in pages of their own.
+    assert!(resident(family) < 80 << 20, "{}", resident(family));
+}
+
+#[test]
+fn what_is_written_to_a_blob_is_there() {
+    let _alone = alone();
+    let family = home();
+    // Through the file at first, then through the mapping.
+    for round in 0..3_u8 {
+        // (Miri takes milliseconds for what takes nanoseconds.)
+        for length in [0, 1, 4095, 100_000, 3_000_001]
+            .into_iter()
+            .take(if cfg!(miri) { 3 } else { 5 })
+        {
+            let bytes: Vec<u8> = (0..length)
+                .map(|index: u32| (index.wrapping_mul(31) >> 3).to_le_bytes()[0] ^ round)
+                .collect();
+            let mut blob = Blob::new(family, bytes.len()).expect("memory");
+            let (first, second) = bytes.split_at(bytes.len() / 3);
+            blob.write(first.len(), second);
+            blob.write(0, first);
+            let start = blob.as_ptr().as_ptr();
+            assert_eq!(start.addr() % 64, 0);
+            // SAFETY: just written, and ours alone.
+            let there = unsafe { core::slice::from_raw_parts(start, bytes.len()) };
+            assert!(there == bytes, "{length} bytes, round {round}");
+            // What has no room is left out.
+            let capacity = blob.capacity();
+            blob.write(capacity, b"x");
+            blob.write(capacity + 1, b"x");
+        }
+    }
 }

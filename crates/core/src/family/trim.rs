@@ -34,6 +34,7 @@ impl Family {
             }
         }
         self.header().idle.store(0, Relaxed);
+        self.header().trims.fetch_add(1, Relaxed);
     }
 
     fn punch(&self, extent: Extent, first: u32, end: u32) {

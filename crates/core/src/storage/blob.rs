@@ -109,19 +109,10 @@ impl Blob {
             return;
         };
         let bytes = &bytes[..bytes.len().min(room)];
-        if bytes.len() >= Self::LONG && self.family.write_to_file(self.run, at, bytes) {
-            return;
-        }
-        // SAFETY: `at` lies within the blob.
-        let target = unsafe { self.data.add(at) };
-        // SAFETY: as many bytes have room there; the blob isn't part of them, for it is borrowed
-        // mutably.
-        unsafe { target.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+        // SAFETY: as many bytes have room there, and the blob isn't part of them, for it is
+        // borrowed mutably.
+        unsafe { self.family.write(self.run, at, bytes) };
     }
-
-    /// From this length on the kernel copies: it needn't clear the new pages that it fills, nor
-    /// be called for each of them.
-    const LONG: usize = 64 << 10;
 
     pub(crate) fn name(&self) -> BlobName {
         BlobName {

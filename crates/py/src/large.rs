@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: MIT
+//! Large messages: what of them lies in a blob, and the views on it that the receiver gets.
+//!
+//! ```text
+//!   record in the queue:  | blob's name | count | flags | length of each part ... | pickle |
+//!   blob:                 | (pickle, if it is long) | part | part | ...    each at 64 bytes
+//! ```
+//!
+//! Parts are written once, by the sender, before the message is put. A receiver's arrays are
+//! views on the blob: nothing is copied out, and the last view that goes frees it.
+
+#![expect(
+    unsafe_code,
+    reason = "Python's buffers, and memory that is shared with other processes"
+)]
+
+use core::ffi::c_int;
+use std::sync::Arc;
+
+use freethreading_core::storage::{Blob, Storage};
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::exceptions::PyBufferError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyList, PyString};
+
+use crate::errors::out_of_memory;
+
+/// From this length on, bytes go into a blob.
+pub(crate) const LARGE: usize = 64 << 10;
+
+const ALIGNMENT: usize = 64;
+/// In a part's length: the receiver must not write to it.
+const READ_ONLY: u64 = 1 << 63;
+/// In the flags: the first part is the pickle.
+const PICKLE_IS_PART: u32 = 1;
+/// Count and flags.
+const FIXED: usize = 8;
+
+/// A message whose parts are in a blob already.
+pub(crate) struct Large {
+    pub(crate) tag: u32,
+    pub(crate) head: Vec<u8>,
+    pub(crate) blob: Blob,
+}
+
+/// Where bytes are that somebody keeps in place.
+#[derive(Clone, Copy)]
+struct Source {
+    start: *const u8,
+    length: usize,
+    is_read_only: bool,
+}
+
+// SAFETY: whoever makes one keeps what it points to in place until the copy is done.
+unsafe impl Send for Source {}
+// SAFETY: as above.
+unsafe impl Sync for Source {}
+
+impl Source {
+    fn of(bytes: &[u8]) -> Self {
+        Self {
+            start: bytes.as_ptr(),
+            length: bytes.len(),
+            is_read_only: true,
+        }
+    }
+
+    fn of_buffer(buffer: &PyUntypedBuffer) -> Self {
+        Self {
+            start: buffer.buf_ptr().cast_const().cast(),
+            length: buffer.len_bytes(),
+            is_read_only: buffer.readonly(),
+        }
+    }
+}
+
+impl Large {
+    /// One part: the text or bytes of an object that can't change.
+    pub(crate) fn of_bytes(
+        py: Python<'_>,
+        storage: Storage,
+        tag: u32,
+        bytes: &[u8],
+    ) -> PyResult<Self> {
+        Self::new(py, storage, tag, 0, &[Source::of(bytes)], &[])
+    }
+
+    /// One part: what a buffer shows now.
+    pub(crate) fn of_buffer(
+        py: Python<'_>,
+        storage: Storage,
+        tag: u32,
+        buffer: &PyUntypedBuffer,
+    ) -> PyResult<Self> {
+        Self::new(py, storage, tag, 0, &[Source::of_buffer(buffer)], &[])
+    }
+
+    /// A pickle, and the buffers that belong to it.
+    pub(crate) fn of_pickle(
+        py: Python<'_>,
+        storage: Storage,
+        tag: u32,
+        pickle: &[u8],
+        buffers: &[PyUntypedBuffer],
+    ) -> PyResult<Self> {
+        let buffers = buffers.iter().map(Source::of_buffer);
+        if pickle.len() < LARGE {
+            let sources: Vec<Source> = buffers.collect();
+            return Self::new(py, storage, tag, 0, &sources, pickle);
+        }
+        let sources: Vec<Source> = [Source::of(pickle)].into_iter().chain(buffers).collect();
+        Self::new(py, storage, tag, PICKLE_IS_PART, &sources, &[])
+    }
+
+    fn new(
+        py: Python<'_>,
+        storage: Storage,
+        tag: u32,
+        flags: u32,
+        sources: &[Source],
+        rest: &[u8],
+    ) -> PyResult<Self> {
+        let too_large = || out_of_memory("a message; the queue is as it was");
+        let family = storage.family().ok_or_else(too_large)?;
+        let count = u32::try_from(sources.len()).map_err(|_| too_large())?;
+        let mut head = Vec::with_capacity(FIXED + 8 * sources.len() + rest.len());
+        head.extend(count.to_le_bytes());
+        head.extend(flags.to_le_bytes());
+        let mut total = 0_usize;
+        for source in sources {
+            let mark = if source.is_read_only { READ_ONLY } else { 0 };
+            head.extend((source.length as u64 | mark).to_le_bytes());
+            total = total
+                .checked_next_multiple_of(ALIGNMENT)
+                .and_then(|start| start.checked_add(source.length))
+                .ok_or_else(too_large)?;
+        }
+        head.extend(rest);
+        let blob = py.detach(|| {
+            let mut blob = Blob::new(family, total).ok()?;
+            let mut at = 0_usize;
+            for source in sources {
+                at = at.next_multiple_of(ALIGNMENT);
+                // SAFETY: the caller keeps it in place. (That other threads write to a buffer
+                // meanwhile is between them and us, as for any reader of buffers.)
+                let bytes = unsafe { core::slice::from_raw_parts(source.start, source.length) };
+                blob.write(at, bytes);
+                at += source.length;
+            }
+            Some(blob)
+        });
+        let blob = blob.ok_or_else(too_large)?;
+        Ok(Self { tag, head, blob })
+    }
+}
+
+/// A part of a received blob.
+struct Part {
+    start: usize,
+    length: usize,
+    is_read_only: bool,
+}
+
+/// A message that was taken, and its blob.
+pub(crate) struct Received {
+    parts: Vec<Part>,
+    /// The pickle, if it isn't the first part.
+    rest: Vec<u8>,
+    pickle_is_part: bool,
+    blob: Arc<Blob>,
+}
+
+impl Received {
+    /// Reads a message's head; `None` if it doesn't fit the blob.
+    pub(crate) fn new(head: &[u8], blob: Blob) -> Option<Self> {
+        let word = |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?));
+        let (count, flags) = (usize::try_from(word(0)?).ok()?, word(4)?);
+        let rest_at = count.checked_mul(8)?.checked_add(FIXED)?;
+        let (lengths, rest) = (head.get(FIXED..rest_at)?, head.get(rest_at..)?);
+        let mut end = 0_usize;
+        let mut parts = Vec::with_capacity(count);
+        for marked in lengths.chunks_exact(8) {
+            let marked = u64::from_le_bytes(marked.try_into().ok()?);
+            let start = end.checked_next_multiple_of(ALIGNMENT)?;
+            let length = usize::try_from(marked & !READ_ONLY).ok()?;
+            end = start.checked_add(length)?;
+            let is_read_only = marked & READ_ONLY != 0;
+            parts.push(Part {
+                start,
+                length,
+                is_read_only,
+            });
+        }
+        (end <= blob.capacity()).then(|| Self {
+            parts,
+            rest: rest.to_vec(),
+            pickle_is_part: flags & PICKLE_IS_PART != 0,
+            blob: Arc::new(blob),
+        })
+    }
+
+    /// The only part's bytes.
+    fn bytes(&self) -> &[u8] {
+        let Some(Part { start, length, .. }) = self.parts.first() else {
+            return &[];
+        };
+        // SAFETY: `new` has checked that the part lies within the blob.
+        let start = unsafe { self.blob.as_ptr().add(*start) };
+        // SAFETY: as above; the sender has written it all, the blob is ours alone, and nobody
+        // has a view on it yet.
+        unsafe { core::slice::from_raw_parts(start.as_ptr(), *length) }
+    }
+
+    pub(crate) fn to_text<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let text = core::str::from_utf8(self.bytes()).ok()?;
+        Some(PyString::new(py, text).into_any())
+    }
+
+    pub(crate) fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        PyBytes::new(py, self.bytes()).into_any()
+    }
+
+    pub(crate) fn to_bytearray<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        PyByteArray::new(py, self.bytes()).into_any()
+    }
+
+    /// The pickle, and views on the buffers that belong to it.
+    pub(crate) fn to_pickle<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyList>)> {
+        let mut views = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            let view = View {
+                blob: Arc::clone(&self.blob),
+                start: part.start,
+                length: part.length,
+                is_read_only: part.is_read_only,
+            };
+            views.push(Bound::new(py, view)?.into_any());
+        }
+        let pickle = if self.pickle_is_part && !views.is_empty() {
+            views.remove(0)
+        } else {
+            PyBytes::new(py, &self.rest).into_any()
+        };
+        Ok((pickle, PyList::new(py, views)?))
+    }
+}
+
+/// Memory of a message that was received without a copy: what its arrays are made of. It lives
+/// as long as they do, whatever happens to the sender and the queue.
+#[pyclass(module = "freethreading._native", name = "_View", frozen)]
+pub(crate) struct View {
+    blob: Arc<Blob>,
+    start: usize,
+    length: usize,
+    is_read_only: bool,
+}
+
+#[pymethods]
+impl View {
+    unsafe fn __getbuffer__(
+        this: &Bound<'_, Self>,
+        view: *mut ffi::Py_buffer,
+        flags: c_int,
+    ) -> PyResult<()> {
+        if view.is_null() {
+            return Err(PyBufferError::new_err("there is no place for the view"));
+        }
+        let it = this.get();
+        // SAFETY: `Received::new` has checked that the part lies within the blob.
+        let start = unsafe { it.blob.as_ptr().add(it.start) };
+        let length = ffi::Py_ssize_t::try_from(it.length)?;
+        let read_only = c_int::from(it.is_read_only);
+        let owner = this.as_ptr();
+        // SAFETY: the memory stays where it is as long as `owner`, of which the view holds a
+        // reference, keeps the blob.
+        let filled = unsafe {
+            ffi::PyBuffer_FillInfo(view, owner, start.as_ptr().cast(), length, read_only, flags)
+        };
+        if filled == 0 {
+            Ok(())
+        } else {
+            Err(PyErr::fetch(this.py()))
+        }
+    }
+}
