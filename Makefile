@@ -41,8 +41,7 @@ miri: ## check the unsafe code of the core with Miri (nightly Rust; minutes)
 	@cargo +nightly miri --version >/dev/null 2>&1 || { echo "make miri: nightly Rust has no miri component here: rustup +nightly component add miri rust-src" >&2; exit 1; }
 	$(call MIRI,) --test conformance -- private::
 	$(call MIRI,-Zmiri-disable-weak-memory-emulation) --lib --test conformance -- \
-		--skip crash:: --skip process:: --skip runs_never_overlap --skip beyond_the_table \
-		--skip freed_pages --skip private::
+		--skip crash:: --skip process:: --skip runs_never_overlap --skip private::
 
 # Each sanitizer has a target folder of its own; `--target` keeps build scripts and macros out of
 # it. The thread sanitizer needs a standard library that was built with it, lest it take what that

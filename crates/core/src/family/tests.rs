@@ -146,6 +146,7 @@ fn count_up(counter: &AtomicU32) {
 
 /// They share one token, and keep each other out all the same.
 #[test]
+#[cfg_attr(miri, ignore = "forks")]
 fn processes_beyond_the_table_count_exactly() {
     const CHILDREN: u32 = 4;
     const TIMES: u32 = 300;
@@ -191,6 +192,7 @@ fn processes_beyond_the_table_count_exactly() {
 
 /// Each was taken for the owner of what the others held.
 #[test]
+#[cfg_attr(miri, ignore = "forks")]
 fn an_rlock_beyond_the_table_has_one_owner() {
     let _alone = alone();
     let (rlock, is_held, go) = (new::<RLock>(), new::<Event>(), new::<Event>());
@@ -226,6 +228,7 @@ fn resident(family: &Family) -> u64 {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "there is no file")]
 fn freed_pages_go_back_to_the_system() {
     const MIB: usize = 1 << 20;
     let _alone = alone();

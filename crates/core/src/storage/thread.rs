@@ -114,11 +114,13 @@ mod tests {
     /// The child asked for a number before it knew that nobody else lives, and waited for ever
     /// for one that had been in the table.
     #[test]
+    #[cfg_attr(miri, ignore = "forks")]
     fn a_thread_without_a_number_forks_while_another_is_in_the_table() {
         a_thread_without_a_number_forks_beside(|wait| IDS.with(|_| wait()));
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "forks")]
     fn a_thread_without_a_number_forks_beside_another() {
         a_thread_without_a_number_forks_beside(|wait| wait());
     }
