@@ -213,3 +213,29 @@ def test_a_bounded_queue_counts_large_items_like_others() -> None:
         source.put(b"y" * LARGE, timeout=0.01)
     assert source.get() == b"x" * LARGE
     assert source.empty()
+
+
+@only_processes
+def test_a_bare_buffer_is_like_a_memoryview_that_can_be_sent_on() -> None:
+    source: Queue[Any] = Queue()
+    for data in (b"12" * LARGE, bytearray(b"34" * LARGE)):
+        view: Any = data
+        for _ in range(2):
+            source.put(pickle.PickleBuffer(view) if view is data else view)
+            view = source.get()
+        assert (len(view), view[1], bytes(view[:4])) == (2 * LARGE, data[1], bytes(data[:4]))
+        assert view == data
+        assert view != bytes(data[1:])
+        assert view.tobytes() == data
+        assert view.readonly is isinstance(data, bytes)
+        # Without the queue the bytes go along.
+        for protocol in (2, 4, 5):
+            copy = pickle.loads(pickle.dumps(view, protocol))
+            assert copy == data
+            assert type(copy) is type(data)
+        if view.readonly:
+            with pytest.raises(TypeError):
+                view[0] = 7
+        else:
+            view[0] = 7
+            assert view[0] == 7

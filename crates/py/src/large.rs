@@ -18,13 +18,16 @@ use core::ffi::c_int;
 use std::sync::Arc;
 
 use freethreading_core::storage::{Blob, Storage};
+use pyo3::PyTypeInfo;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyList, PyString};
+use pyo3::pyclass::CompareOp;
+use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PyString};
 
 use crate::errors::out_of_memory;
+use crate::imported::Imported;
 
 /// From this length on, bytes go into a blob.
 pub(crate) const LARGE: usize = 64 << 10;
@@ -251,6 +254,9 @@ impl Received {
 
 /// Memory of a message that was received without a copy: what its arrays are made of. It lives
 /// as long as they do, whatever happens to the sender and the queue.
+///
+/// Users meet it where they have sent a bare `pickle.PickleBuffer`: it behaves like a memoryview
+/// of its bytes, but can be pickled.
 #[pyclass(module = "freethreading._native", name = "_View", frozen)]
 pub(crate) struct View {
     blob: Arc<Blob>,
@@ -259,8 +265,66 @@ pub(crate) struct View {
     is_read_only: bool,
 }
 
+/// What a pickled view is made of again: the buffer that came with the pickle.
+#[pyfunction]
+pub(crate) fn received_buffer(buffer: Bound<'_, PyAny>) -> Bound<'_, PyAny> {
+    buffer
+}
+
 #[pymethods]
 impl View {
+    fn __len__(&self) -> usize {
+        self.length
+    }
+
+    fn __getitem__<'py>(
+        this: &Bound<'py, Self>,
+        key: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        PyMemoryView::from(this.as_any())?.get_item(key)
+    }
+
+    fn __setitem__(
+        this: &Bound<'_, Self>,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        PyMemoryView::from(this.as_any())?.set_item(key, value)
+    }
+
+    fn __richcmp__<'py>(
+        this: &Bound<'py, Self>,
+        other: &Bound<'py, PyAny>,
+        op: CompareOp,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        PyMemoryView::from(this.as_any())?.rich_compare(other, op)
+    }
+
+    /// Whatever else a memoryview has.
+    fn __getattr__<'py>(
+        this: &Bound<'py, Self>,
+        name: &Bound<'py, PyString>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        PyMemoryView::from(this.as_any())?.getattr(name)
+    }
+
+    fn __reduce_ex__<'py>(
+        this: &Bound<'py, Self>,
+        protocol: i32,
+    ) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyAny>,))> {
+        static PICKLE_BUFFER: Imported = Imported::new("pickle", "PickleBuffer");
+        static RECEIVED: Imported = Imported::new("freethreading._native", "received_buffer");
+        let py = this.py();
+        let part = if protocol >= 5 {
+            PICKLE_BUFFER.get(py)?.call1((this,))?
+        } else if this.get().is_read_only {
+            PyBytes::type_object(py).call1((this,))?
+        } else {
+            PyByteArray::from(this.as_any())?.into_any()
+        };
+        Ok((RECEIVED.get(py)?.clone(), (part,)))
+    }
+
     unsafe fn __getbuffer__(
         this: &Bound<'_, Self>,
         view: *mut ffi::Py_buffer,

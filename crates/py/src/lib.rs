@@ -49,6 +49,8 @@ mod _native {
     #[pymodule_export]
     use super::event::Event;
     #[pymodule_export]
+    use super::large::received_buffer;
+    #[pymodule_export]
     use super::lock::Lock;
     #[pymodule_export]
     use super::object::restore;
