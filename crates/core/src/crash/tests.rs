@@ -507,7 +507,7 @@ fn a_dead_borrower_buried() {
             });
             assert_eq!(borrower, Child::Finished);
             arm(steps);
-            assert_eq!(semaphore.bury_dead(shared()), 2);
+            assert_eq!(semaphore.bury_dead(shared(), Duration::ZERO), 2);
         });
         for _ in 0..2 {
             let outcome = semaphore.borrow(shared(), &Uninterruptible);

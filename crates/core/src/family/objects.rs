@@ -2,6 +2,7 @@
 //! Objects: runs that are held, and freed when nobody holds them any more.
 
 use core::ptr::NonNull;
+use core::time::Duration;
 
 use super::bitmap::Bitmap;
 use super::layout::{HOLDER_WORDS, PAYLOAD};
@@ -14,6 +15,10 @@ use crate::primitive::Ordering::Relaxed;
 use crate::queue::Queue;
 use crate::storage::{Kind, OutOfMemory, Shareable, Token};
 use crate::sync::{Barrier, Condition, Lock, RLock, Semaphore};
+
+/// How long permits of the dead are worth waiting for: somebody may have been stopped in the
+/// middle of a loan.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The holder bit of the family itself.
 pub(super) const FAMILY: u32 = 0;
@@ -199,7 +204,7 @@ impl Family {
         }
         if let Some((run, _)) = self.retain(lender.0, serial, size_of::<Semaphore>()) {
             let storage = self.as_storage();
-            let _ = self.payload(run, |it: &Semaphore| it.bury_dead(storage));
+            let _ = self.payload(run, |it: &Semaphore| it.bury_dead(storage, PATIENCE));
             self.release(run);
         }
     }

@@ -4,6 +4,8 @@
 //! A permit has no owner: anybody may give back what somebody else took. Only permits that are
 //! borrowed, for the length of a block, are noted in the borrower's name; see `loans`.
 
+use core::time::Duration;
+
 use crate::deadline::Deadline;
 use crate::park::{Park, Parked};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
@@ -128,7 +130,7 @@ impl Semaphore {
     /// Takes a permit if there is one or dead borrowers have one: for those who poll.
     #[must_use]
     pub fn poll(&self, storage: Storage) -> bool {
-        self.try_acquire() || (self.bury_dead(storage) > 0 && self.try_acquire())
+        self.try_acquire() || (self.bury_dead(storage, Duration::ZERO) > 0 && self.try_acquire())
     }
 
     /// Takes a permit and sets `marks`; what the word became, or `None` if there is no permit.
@@ -195,7 +197,7 @@ impl Semaphore {
                 }
                 return SemaphoreAcquire::Acquired;
             }
-            if mark != 0 && self.bury_dead(storage) > 0 {
+            if mark != 0 && self.bury_dead(storage, Duration::ZERO) > 0 {
                 continue;
             }
             if !self.announce_sleeper() {

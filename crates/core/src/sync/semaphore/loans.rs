@@ -234,19 +234,20 @@ impl Semaphore {
             .any(|(_, record)| record.get().number > 0 && is_dead(storage, record))
     }
 
-    /// Brings back what the dead had borrowed; how many permits.
+    /// Brings back what the dead had borrowed; how many permits. Gives up after `patience`, for
+    /// a living process may have been stopped in the middle of a loan; whoever waits for a permit
+    /// looks again.
     #[cold]
-    pub(crate) fn bury_dead(&self, storage: Storage) -> u32 {
+    pub(crate) fn bury_dead(&self, storage: Storage, patience: Duration) -> u32 {
         // A record may be behind the permits: one who died entering a loan looks like one who
         // has none, until somebody takes the mutex and settles that.
         if !self.is_entering() && !self.has_dead_borrowers(storage) {
             return 0;
         }
-        // With a deadline that has passed: it is taken over from the dead, and the living aren't
-        // waited for, who may have been stopped. Whoever waits for a permit comes back.
-        let at_once = Deadline::after(Duration::ZERO);
+        // From the dead it is taken over at once.
+        let deadline = Deadline::after(patience);
         let mutex = &self.loans.mutex;
-        match mutex.lock_until(storage, &Uninterruptible, at_once) {
+        match mutex.lock_until(storage, &Uninterruptible, deadline) {
             Locked::Clean => {}
             Locked::Recovered => self.settle(storage),
             Locked::TimedOut | Locked::Interrupted => return 0,
