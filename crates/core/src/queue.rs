@@ -34,35 +34,40 @@ use crate::crash;
 use crate::deadline::Deadline;
 use crate::family::Family;
 use crate::park::{Park, Parked, Uninterruptible};
-use crate::primitive::{AtomicU32, AtomicU64, Ordering};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering, fence_after_update};
 use crate::storage::{Address, Blob, BlobName, Kind, OutOfMemory, Shareable, Storage};
 use crate::sync::mutex::{Locked, Tried};
 
+mod bell;
 mod segment;
 mod side;
 
+use bell::Bell;
 pub use segment::MAX_MESSAGE;
 use segment::{Cursor, Record, Segment};
 use side::Side;
+pub use side::Waited;
 
 /// A queue. All-zero is empty and unbounded.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Queue {
     producers: Side,
-    consumers: Side,
     /// The first segment that isn't freed yet: the consumers', or, if one of them was killed
     /// before it freed what it had read, one before. Written by the first producer, from then
     /// on by consumers only.
     first: AtomicU64,
     /// The most messages at a time; 0: no limit. Set once, before the object is shared.
     capacity: AtomicU32,
+    reserved: AtomicU32,
+    /// The fields above are rarely written, so they also keep the sides two lines apart: a CPU
+    /// that fetches one line of 64 bytes may fetch its neighbour as well.
+    consumers: Side,
     /// How many messages are reported done. Together with `producers.count` this says how
     /// many aren't, with nothing that a killed process could leave half counted.
     done: AtomicU32,
-    /// Whether somebody may sleep on `done`.
-    joiners: AtomicU32,
-    reserved: AtomicU32,
+    /// Rings for those who join.
+    all_done: Bell,
 }
 
 // SAFETY: repr(C), atomics only, zero is an empty queue; addresses and lengths in it are
@@ -189,12 +194,10 @@ impl Queue {
     pub fn len(&self) -> u32 {
         // In this order: messages can only be taken after they were put, so the difference
         // can't be negative.
-        // SeqCst: so that a waiter that has set its mark sees what was committed before the
-        // committer looked for the mark (`pass_on`); it includes Acquire.
-        let taken = self.consumers.count.load(Ordering::SeqCst);
+        let taken = self.consumers.count.load(Ordering::Acquire);
         self.producers
             .count
-            .load(Ordering::SeqCst)
+            .load(Ordering::Acquire)
             .wrapping_sub(taken)
     }
 
@@ -220,7 +223,7 @@ impl Queue {
     /// Puts a message if that needs no waiting.
     #[inline]
     pub fn try_put(&self, storage: Storage, tag: u32, message: &[&[u8]]) -> Attempt<Put> {
-        if self.producers.mutex.try_lock(storage) == Tried::Busy {
+        if self.producers.mutex.try_lock_briefly(storage) == Tried::Busy {
             return Attempt::WouldWait;
         }
         match self.put_locked(storage, tag, message, None) {
@@ -270,28 +273,32 @@ impl Queue {
         patience: Patience,
         park: &impl Park,
     ) -> Put {
-        let mut has_waited = false;
+        let mut has_slept = false;
         let outcome = loop {
             let deadline = patience.deadline();
             match self.producers.mutex.lock_until(storage, park, deadline) {
                 Locked::Clean => {}
-                Locked::Recovered => self.producers.mend(storage),
+                Locked::Recovered => self.producers.mend(storage, &self.consumers),
                 Locked::TimedOut => break Put::Full,
                 Locked::Interrupted => break Put::Interrupted,
             }
-            let taken = self.consumers.count.load(Ordering::SeqCst);
+            let taken = self.consumers.count.load(Ordering::Acquire);
             let outcome = self.put_locked(storage, tag, message, blob);
             let (Put::Full, Patience::Until(deadline)) = (outcome, patience) else {
                 break outcome;
             };
-            has_waited = true;
-            match self.consumers.wait_change(storage, taken, deadline, park) {
+            let waited = self.consumers.wait_change(storage, taken, deadline, park);
+            let Waited::Asleep(parked) = waited else {
+                continue;
+            };
+            has_slept = true;
+            match parked {
                 Parked::Retry => {}
                 Parked::TimedOut => break Put::Full,
                 Parked::Interrupted => break Put::Interrupted,
             }
         };
-        if has_waited {
+        if has_slept {
             self.consumers.pass_on(storage, || !self.is_full());
         }
         outcome
@@ -306,9 +313,7 @@ impl Queue {
         message: &[&[u8]],
         blob: Option<&Blob>,
     ) -> Put {
-        let outcome = if self.len() >= self.limit() {
-            Put::Full
-        } else {
+        let outcome = if self.has_room() {
             let appended = match blob {
                 None => Record::new(tag, message, false)
                     .and_then(|record| self.append(storage, &record, Side::commit)),
@@ -318,12 +323,32 @@ impl Queue {
                 Ok(()) => Put::Done,
                 Err(OutOfMemory) => Put::OutOfMemory,
             }
+        } else {
+            Put::Full
         };
-        self.producers.mutex.unlock(storage);
+        self.producers.mutex.unlock_and_fence(storage);
         if outcome == Put::Done {
             self.producers.wake_other_side(storage);
         }
         outcome
+    }
+
+    /// Whether a message may be put. Under the producers' mutex.
+    #[inline]
+    fn has_room(&self) -> bool {
+        // Relaxed: written under this mutex.
+        let put = self.producers.count.load(Ordering::Relaxed);
+        let limit = self.limit();
+        put.wrapping_sub(self.producers.other_count()) < limit
+            || put.wrapping_sub(self.producers.look_at(&self.consumers)) < limit
+    }
+
+    /// Whether there is a message to take. Under the consumers' mutex.
+    #[inline]
+    fn has_message(&self) -> bool {
+        // Relaxed: written under this mutex.
+        let taken = self.consumers.count.load(Ordering::Relaxed);
+        taken != self.consumers.other_count() || taken != self.consumers.look_at(&self.producers)
     }
 
     #[inline]
@@ -333,19 +358,39 @@ impl Queue {
         record: &Record<'_>,
         commit: impl FnOnce(&Side, Cursor),
     ) -> Result<(), OutOfMemory> {
-        let mut cursor = self.producers.cursor();
-        let mut segment = Segment::at(storage, cursor.segment);
-        loop {
-            if let Some(end) = segment.and_then(|segment| segment.write(cursor.position, record)) {
-                let end = Cursor {
-                    position: end,
-                    ..cursor
-                };
-                commit(&self.producers, end);
-                return Ok(());
+        let cursor = self.producers.cursor();
+        let segment = Segment::at(storage, cursor.segment);
+        match segment.and_then(|segment| segment.write(cursor.position, record)) {
+            Some(position) => {
+                commit(&self.producers, Cursor { position, ..cursor });
+                Ok(())
             }
+            None => self.append_further(storage, segment, cursor, record, commit),
+        }
+    }
+
+    /// Appends after a segment that has no room. (Apart, so that the usual case stays short.)
+    #[cold]
+    #[inline(never)]
+    fn append_further(
+        &self,
+        storage: Storage,
+        full: Option<Segment>,
+        cursor: Cursor,
+        record: &Record<'_>,
+        commit: impl FnOnce(&Side, Cursor),
+    ) -> Result<(), OutOfMemory> {
+        let mut segment = full;
+        let mut cursor = cursor;
+        loop {
             cursor = self.next_segment(storage, segment, cursor.position, record.length())?;
             segment = Segment::at(storage, cursor.segment);
+            if let Some(position) =
+                segment.and_then(|segment| segment.write(cursor.position, record))
+            {
+                commit(&self.producers, Cursor { position, ..cursor });
+                return Ok(());
+            }
         }
     }
 
@@ -420,7 +465,7 @@ impl Queue {
         storage: Storage,
         read: impl FnOnce(u32, &[u8]) -> R,
     ) -> Attempt<Get<Taken<R>>> {
-        if self.consumers.mutex.try_lock(storage) == Tried::Busy {
+        if self.consumers.mutex.try_lock_briefly(storage) == Tried::Busy {
             return Attempt::WouldWait;
         }
         match self.get_locked(storage, read) {
@@ -449,7 +494,7 @@ impl Queue {
         park: &impl Park,
         mut read: impl FnOnce(u32, &[u8]) -> R,
     ) -> Get<Taken<R>> {
-        let mut has_waited = false;
+        let mut has_slept = false;
         let outcome = loop {
             let deadline = patience.deadline();
             match self.consumers.mutex.lock_until(storage, park, deadline) {
@@ -458,7 +503,7 @@ impl Queue {
                 Locked::TimedOut => break Get::Empty,
                 Locked::Interrupted => break Get::Interrupted,
             }
-            let put = self.producers.count.load(Ordering::SeqCst);
+            let put = self.producers.count.load(Ordering::Acquire);
             let deadline = match (self.get_locked(storage, read), patience) {
                 (Ok(outcome), _) => break outcome,
                 (Err(_), Patience::None) => break Get::Empty,
@@ -467,20 +512,59 @@ impl Queue {
                     deadline
                 }
             };
-            has_waited = true;
-            match self.producers.wait_change(storage, put, deadline, park) {
+            let waited = self.producers.wait_change(storage, put, deadline, park);
+            let Waited::Asleep(parked) = waited else {
+                continue;
+            };
+            has_slept = true;
+            match parked {
                 Parked::Retry => {}
                 Parked::TimedOut => break Get::Empty,
                 Parked::Interrupted => break Get::Interrupted,
             }
         };
-        if has_waited {
+        if has_slept {
             self.producers.pass_on(storage, || !self.is_empty());
         }
         outcome
     }
 
-    /// Waits until there may be a message, and takes none. Whoever waited so calls
+    /// Takes a message if that needs no waiting and `read` wants it: what it answers `None` to stays
+    /// in the queue, as does what comes with a blob. `None` also if there is no message, or somebody else is at it.
+    #[inline]
+    pub fn try_get_if<R>(
+        &self,
+        storage: Storage,
+        read: impl FnOnce(u32, &[u8]) -> Option<R>,
+    ) -> Option<R> {
+        if self.consumers.mutex.try_lock_briefly(storage) == Tried::Busy {
+            return None;
+        }
+        let start = self.start();
+        let read = |tag, message: &[u8], has_blob| {
+            if has_blob { None } else { read(tag, message) }
+        };
+        let found = if self.has_message() {
+            Segment::read(storage, start, read)
+        } else {
+            None
+        };
+        let Some((Some(result), end)) = found else {
+            self.consumers.mutex.unlock(storage);
+            return None;
+        };
+        self.consumers.commit(end);
+        self.finish_take(storage, start, end);
+        Some(result)
+    }
+
+    /// Looks for a message without waiting for it: for half a microsecond, which is what another CPU
+    /// needs to answer, and less than it takes to detach from an interpreter and come back.
+    pub fn glance(&self) -> bool {
+        crate::spin::glance(|| !self.is_empty())
+    }
+
+    /// Waits until there may be a message, and takes none. Whoever was [`Waited::Asleep`] calls
     /// [`Queue::pass_messages_on`] when it has given up or taken what it wanted.
     ///
     /// For users whose messages must not be taken while they are detached from an interpreter.
@@ -489,10 +573,10 @@ impl Queue {
         storage: Storage,
         deadline: Option<Deadline>,
         park: &impl Park,
-    ) -> Parked {
-        let put = self.producers.count.load(Ordering::SeqCst);
+    ) -> Waited {
+        let put = self.producers.count.load(Ordering::Acquire);
         if put != self.consumers.count.load(Ordering::Relaxed) {
-            return Parked::Retry;
+            return Waited::Awake;
         }
         self.producers.wait_change(storage, put, deadline, park)
     }
@@ -506,7 +590,7 @@ impl Queue {
     /// Finishes what a consumer that died had begun.
     #[cold]
     fn mend_consumers(&self, storage: Storage) {
-        self.consumers.mend(storage);
+        self.consumers.mend(storage, &self.producers);
         let segment = self.consumers.cursor().segment;
         if !segment.is_null() {
             self.retire(storage, segment);
@@ -521,7 +605,7 @@ impl Queue {
         storage: Storage,
         read: F,
     ) -> Result<Get<Taken<R>>, F> {
-        if self.is_empty() {
+        if !self.has_message() {
             self.consumers.mutex.unlock(storage);
             return Err(read);
         }
@@ -545,15 +629,22 @@ impl Queue {
             self.consumers.commit(end);
             None
         };
+        self.finish_take(storage, start, end);
+        Ok(Get::Got((result, blob)))
+    }
+
+    /// After the message between `start` and `end` was taken: releases the consumers' mutex, and wakes
+    /// a producer.
+    #[inline]
+    fn finish_take(&self, storage: Storage, start: Cursor, end: Cursor) {
         crash::step();
         if start.segment != end.segment {
             self.retire(storage, end.segment);
         }
-        self.consumers.mutex.unlock(storage);
+        self.consumers.mutex.unlock_and_fence(storage);
         if self.capacity() != 0 {
             self.consumers.wake_other_side(storage);
         }
-        Ok(Get::Got((result, blob)))
     }
 
     /// Where the oldest message is, or where to start looking for it.
@@ -572,6 +663,7 @@ impl Queue {
 
     /// Frees the segments before `until`.
     #[cold]
+    #[inline(never)]
     fn retire(&self, storage: Storage, until: Address) {
         loop {
             let first = Address::from_bits(self.first.load(Ordering::Relaxed));
@@ -590,26 +682,37 @@ impl Queue {
     pub fn report_done(&self, storage: Storage) -> Result<(), TooManyDone> {
         let mut done = self.done.load(Ordering::Relaxed);
         loop {
-            if done == self.producers.count.load(Ordering::Acquire) {
+            if !self.may_be_done(done) {
                 return Err(TooManyDone);
             }
             let next = done.wrapping_add(1);
-            // SeqCst: as `Side::commit`, for the joiners. It includes Release: who joins sees
-            // what was done.
+            // Release: who joins sees what was done.
             match self
                 .done
-                .compare_exchange(done, next, Ordering::SeqCst, Ordering::Relaxed)
+                .compare_exchange(done, next, Ordering::Release, Ordering::Relaxed)
             {
                 Ok(_) => {
-                    let is_all = next == self.producers.count.load(Ordering::Acquire);
-                    if is_all && self.joiners.swap(0, Ordering::SeqCst) != 0 {
-                        crate::futex::wake(&self.done, u32::MAX, storage.scope());
+                    fence_after_update();
+                    // Unless somebody joins, the producers' memory is left alone.
+                    if self.all_done.is_heard()
+                        && next == self.producers.count.load(Ordering::Acquire)
+                    {
+                        self.all_done.ring(u32::MAX, storage);
                     }
                     return Ok(());
                 }
                 Err(now) => done = now,
             }
         }
+    }
+
+    /// Whether one more than `done` were put.
+    fn may_be_done(&self, done: u32) -> bool {
+        // Mostly it was taken, which says the same without a look at the producers' memory.
+        let taken = self.consumers.count.load(Ordering::Relaxed);
+        let taken_and_not_done = taken.wrapping_sub(done);
+        (1..=i32::MAX as u32).contains(&taken_and_not_done)
+            || done != self.producers.count.load(Ordering::Acquire)
     }
 
     /// How many messages were put and aren't reported done.
@@ -625,12 +728,12 @@ impl Queue {
     /// Waits until every message that was put is reported done.
     pub fn join(&self, storage: Storage, park: &impl Park) -> Join {
         loop {
-            self.joiners.store(1, Ordering::SeqCst);
-            let done = self.done.load(Ordering::SeqCst);
+            let listener = self.all_done.listen();
+            let done = self.done.load(Ordering::Acquire);
             if self.producers.count.load(Ordering::Acquire) == done {
                 return Join::Done;
             }
-            match park.park(&self.done, done, storage.scope(), None) {
+            match self.all_done.sleep(listener, storage, None, park) {
                 Parked::Retry | Parked::TimedOut => {}
                 Parked::Interrupted => return Join::Interrupted,
             }

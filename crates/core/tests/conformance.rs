@@ -531,6 +531,23 @@ on_both_storages! {
 
     // ---- Queue
 
+    fn what_a_reader_does_not_want_stays_in_the_queue(storage: Storage) {
+        let queue = queue(storage, 0);
+        assert_eq!(queue.try_get_if(storage, |_, _| Some(())), None);
+        assert_eq!(put(storage, &queue, b"one"), Put::Done);
+        let wanted = |message: &'static [u8]| {
+            queue.try_get_if(storage, |_, found| (found == message).then_some(()))
+        };
+        assert_eq!(wanted(b"two"), None);
+        assert_eq!(queue.len(), 1);
+        assert_eq!(wanted(b"one"), Some(()));
+        assert!(queue.is_empty());
+        assert!(!queue.glance());
+        assert_eq!(put(storage, &queue, b"two"), Put::Done);
+        assert!(queue.glance());
+        assert_eq!(get(storage, &queue), Get::Got(b"two".to_vec()));
+    }
+
     fn a_queue_is_first_in_first_out(storage: Storage) {
         let queue = queue(storage, 0);
         assert_eq!(get(storage, &queue), Get::Empty);

@@ -2,7 +2,9 @@
 //! `freethreading.Queue`.
 
 use freethreading_core::park::{Parked, Uninterruptible};
-use freethreading_core::queue::{self as core_queue, Attempt, Get, Patience, Put, TooManyDone};
+use freethreading_core::queue::{
+    self as core_queue, Attempt, Get, Patience, Put, TooManyDone, Waited,
+};
 use freethreading_core::storage::{Blob, Object};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::intern;
@@ -189,20 +191,24 @@ impl Items {
         let Patience::Until(deadline) = patience else {
             return Ok(take());
         };
-        let mut parked = Parked::Retry;
+        let mut has_slept = false;
         let result = loop {
-            match take() {
-                Get::Empty if parked == Parked::Retry => {}
-                outcome => break Ok(outcome),
-            }
-            match wait(py, |park| {
+            let waited = wait(py, |park| {
                 self.object.await_message(storage, deadline, park)
-            }) {
-                Ok(ended) => parked = ended,
+            });
+            has_slept |= !matches!(waited, Ok(Waited::Awake));
+            let waited = match waited {
+                Ok(waited) => waited,
                 Err(error) => break Err(error),
+            };
+            match (take(), waited) {
+                (Get::Empty, Waited::Awake | Waited::Asleep(Parked::Retry)) => {}
+                (outcome, _) => break Ok(outcome),
             }
         };
-        self.object.pass_messages_on(storage);
+        if has_slept {
+            self.object.pass_messages_on(storage);
+        }
         result
     }
 

@@ -18,7 +18,8 @@ const NEXT_LOOK: Duration = Duration::from_millis(500);
 
 /// A wait that runs Python's signal handlers, and ends with the exception that they raise.
 pub(crate) struct Interruptible {
-    is_main_thread: bool,
+    /// Known only once it matters: it takes two system calls.
+    is_main_thread: Cell<Option<bool>>,
     has_slept: Cell<bool>,
     error: RefCell<Option<PyErr>>,
 }
@@ -26,7 +27,7 @@ pub(crate) struct Interruptible {
 impl Interruptible {
     fn new() -> Self {
         Self {
-            is_main_thread: is_main_thread(),
+            is_main_thread: Cell::new(None),
             has_slept: Cell::new(false),
             error: RefCell::new(None),
         }
@@ -35,6 +36,15 @@ impl Interruptible {
     /// Whether a signal handler has raised an exception already.
     pub(crate) fn has_error(&self) -> bool {
         self.error.borrow().is_some()
+    }
+
+    fn is_main_thread(&self) -> bool {
+        let known = self.is_main_thread.get();
+        known.unwrap_or_else(|| {
+            let is_main_thread = is_main_thread();
+            self.is_main_thread.set(Some(is_main_thread));
+            is_main_thread
+        })
     }
 
     #[expect(
@@ -61,7 +71,7 @@ impl Park for Interruptible {
         deadline: Option<Deadline>,
     ) -> Parked {
         // Only the main thread runs handlers; the others needn't wake for them.
-        if !self.is_main_thread {
+        if !self.is_main_thread() {
             return match sleep(word, expected, scope, deadline) {
                 Woken::Maybe | Woken::BySignal => Parked::Retry,
                 Woken::ByDeadline => Parked::TimedOut,

@@ -259,5 +259,13 @@ macro_rules! modelled {
     };
 }
 
+/// A fence as in the standard library.
+pub(crate) fn fence(order: Ordering) {
+    match World::with(|_| ()) {
+        Some(()) => loom::sync::atomic::fence(order),
+        None => unmodelled::fence(order),
+    }
+}
+
 modelled!(AtomicU32, u32, words);
 modelled!(AtomicU64, u64, double_words);

@@ -160,9 +160,14 @@ impl Segment {
             // SAFETY: the record fits, so all of its parts lie within the segment; they were
             // checked to add up to its length.
             let target = unsafe { self.records.add(at) };
-            // SAFETY: as above; the message isn't in shared memory that we write to, and
-            // consumers don't read what isn't committed.
-            unsafe { target.copy_from_nonoverlapping(NonNull::from(*part).cast(), part.len()) };
+            // What is put most is one word long, and copied without a call.
+            if let Ok(word) = <&[u8; 8]>::try_from(*part) {
+                // SAFETY: as above; consumers don't read what isn't committed.
+                unsafe { target.cast::<[u8; 8]>().write(*word) };
+            } else {
+                // SAFETY: as above; the message isn't in shared memory that we write to.
+                unsafe { target.copy_from_nonoverlapping(NonNull::from(*part).cast(), part.len()) };
+            }
             at += part.len();
         }
         Some(position + record.length())

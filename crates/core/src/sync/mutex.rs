@@ -11,7 +11,7 @@ use core::time::Duration;
 use crate::crash;
 use crate::deadline::{Deadline, earlier};
 use crate::park::{Park, Parked, Uninterruptible};
-use crate::primitive::{AtomicU32, Ordering};
+use crate::primitive::{AtomicU32, Ordering, fence_after_update};
 use crate::storage::{Storage, Token};
 
 /// | value            | meaning                      | who leaves it, and how                      |
@@ -74,6 +74,24 @@ impl RobustMutex {
         {
             Ok(_) => Tried::Taken,
             Err(_) => Tried::Busy,
+        }
+    }
+
+    /// As `try_lock`, but looks for a moment whether the holder goes.
+    #[inline]
+    pub(crate) fn try_lock_briefly(&self, storage: Storage) -> Tried {
+        match self.try_lock(storage) {
+            Tried::Taken => Tried::Taken,
+            Tried::Busy => self.try_lock_again(storage),
+        }
+    }
+
+    #[cold]
+    fn try_lock_again(&self, storage: Storage) -> Tried {
+        if crate::spin::glance(|| self.0.load(Ordering::Relaxed) == 0) {
+            self.try_lock(storage)
+        } else {
+            Tried::Busy
         }
     }
 
@@ -165,6 +183,17 @@ impl RobustMutex {
     #[inline]
     pub(crate) fn unlock(&self, storage: Storage) {
         if self.0.swap(0, Ordering::Release) & CONTENDED != 0 {
+            self.wake(storage);
+        }
+    }
+
+    /// As [`RobustMutex::unlock`], with a full fence: what the caller loads from here on, it loads
+    /// after all that it stored before is there to be seen.
+    #[inline]
+    pub(crate) fn unlock_and_fence(&self, storage: Storage) {
+        let word = self.0.swap(0, Ordering::Release);
+        fence_after_update();
+        if word & CONTENDED != 0 {
             self.wake(storage);
         }
     }
