@@ -19,6 +19,7 @@ import pathlib
 import queue
 import re
 import signal
+import sys
 import threading
 import uuid
 from dataclasses import dataclass
@@ -460,6 +461,53 @@ def test_an_item_comes_back_as_it_was(item: object) -> None:
     source: Queue[object] = Queue()
     source.put(item)
     assert same(source.get(), item)
+
+
+class Numbered(int):
+    """Not just an int."""
+
+
+SCALARS = [
+    *(None, True, False, 0, -1, 255, 257, 2**31, -(2**31), 2**62, -(2**62)),
+    *(2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 2**64, 2**200, -(2**200)),
+    *(0.0, -0.0, 1.5, math.inf, -math.inf, 5e-324, 1.7976931348623157e308, Numbered(3)),
+]
+
+
+def test_scalars_come_back_the_same_by_each_way_in_and_out() -> None:
+    """The shortest calls take a way of their own; so do scalars that fit into eight bytes."""
+    source: Queue[Any] = Queue()
+    simple: SimpleQueue[Any] = SimpleQueue()
+    puts = [
+        source.put,
+        source.put_nowait,
+        lambda item: source.put(item=item),
+        lambda item: source.put(item, True, None),
+    ]
+    gets = [source.get, source.get_nowait, lambda: source.get(timeout=DEADLINE)]
+    ways = [*itertools.product(puts, gets), (simple.put, simple.get)]
+    for (put, get), item in itertools.product(ways, SCALARS):
+        put(item)
+        found = get()
+        assert (type(found), repr(found)) == (type(item), repr(item))
+    assert source.empty()
+    assert simple.empty()
+
+
+@only_threads
+def test_a_put_counts_one_reference_and_a_refused_one_none() -> None:
+    """Whichever way it was called."""
+    source: Queue[Any] = Queue(maxsize=1)
+    item = object()
+    count = sys.getrefcount(item)
+    source.put(item)
+    assert sys.getrefcount(item) == count + 1
+    for put in (source.put_nowait, functools.partial(source.put, block=False)):
+        with pytest.raises(queue.Full):
+            put(item)
+        assert sys.getrefcount(item) == count + 1
+    assert source.get() is item
+    assert sys.getrefcount(item) == count
 
 
 def test_not_a_number_and_attributes_survive() -> None:

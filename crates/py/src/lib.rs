@@ -87,6 +87,8 @@ mod _native {
         BoundedSemaphore::add_shortcuts(py)?;
         Event::add_shortcuts(py)?;
         Condition::add_shortcuts(py)?;
+        Queue::add_shortcuts(py)?;
+        SimpleQueue::add_shortcuts(py)?;
         allow_own_init::<Lock>(py, ())?;
         allow_own_init::<RLock>(py, ())?;
         allow_own_init::<Semaphore>(py, ())?;

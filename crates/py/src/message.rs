@@ -25,6 +25,8 @@ use crate::encoding;
 use crate::imported::Imported;
 use crate::large::{LARGE, Large, Received};
 
+pub(crate) mod quick;
+
 static DUMPS: Imported = Imported::new("pickle", "dumps");
 static LOADS: Imported = Imported::new("pickle", "loads");
 

@@ -16,8 +16,10 @@ use crate::arguments::{Seconds, Truth, Whole, deadline};
 use crate::derived;
 use crate::errors::{EMPTY, Exception, FULL, NEGATIVE_TIMEOUT, out_of_memory};
 use crate::large::Large;
+use crate::message::quick::{self, Look};
 use crate::message::{self, Incoming, Outgoing, drop_disposed, visit_reference};
 use crate::object;
+use crate::shortcut::{Answer, shortcuts};
 use crate::wait::wait;
 
 /// A message that was taken out of a queue.
@@ -363,6 +365,20 @@ fn capacity(maxsize: Whole) -> PyResult<u32> {
 #[pyclass(module = "freethreading", frozen, weakref, subclass, generic)]
 pub(crate) struct Queue {
     items: Items,
+}
+
+shortcuts! { Queue:
+    "put" (1) |_py, it, item| quick::try_put(it.items.object(), item?).then_some(Answer::None);
+    "put_nowait" (1) |_py, it, item| quick::try_put(it.items.object(), item?).then_some(Answer::None);
+    "get" (0) |py, it, _none| quick::try_get(py, it.items.object(), Look::Briefly);
+    "get_nowait" (0) |py, it, _none| quick::try_get(py, it.items.object(), Look::Once);
+    "empty" (0) |it| Some(it.items.object().is_empty().into());
+    "full" (0) |it| Some(it.items.object().is_full().into());
+    "qsize" (0) |it| Some(Answer::Number(it.items.object().len()));
+    "task_done" (0) |it| {
+        let object = it.items.object();
+        object.report_done(object.storage()).ok().map(|()| Answer::None)
+    };
 }
 
 #[pymethods]

@@ -7,8 +7,12 @@
 //! a call with the common arguments, and leaves everything else to PyO3's wrapper. A class works
 //! the same without its shortcuts.
 //!
-//! A shortcut runs no Python code, raises nothing, doesn't panic and waits for nobody. (A process's
-//! first `with` of a semaphore allocates, under a mutex that others hold for microseconds.)
+//! A shortcut runs no Python code, raises nothing but `MemoryError`, doesn't panic and waits for
+//! nobody. (A process's first `with` of a semaphore allocates, under a mutex that others hold for
+//! microseconds; the first one that gets from an empty queue looks for half a microsecond.)
+//!
+//! It may run while PyO3 doesn't know that the thread is attached, so it drops no `Py`, which PyO3
+//! would put off; a `Bound` it may drop, if that isn't the last reference.
 
 #![expect(
     unsafe_code,
@@ -18,38 +22,44 @@
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use pyo3::PyClass;
 use pyo3::exceptions::PySystemError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
 use pyo3::types::{PyBool, PyNone, PyType};
+use pyo3::{Borrowed, PyClass};
 
 /// What a shortcut may return.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Answer {
+#[derive(Debug)]
+pub(crate) enum Answer<'py> {
     True,
     False,
     None,
+    Number(u32),
+    /// `None`: the exception that says why there is no object is set.
+    Object(Option<Bound<'py, PyAny>>),
 }
 
-impl From<bool> for Answer {
+impl From<bool> for Answer<'_> {
     #[inline]
     fn from(answer: bool) -> Self {
         if answer { Self::True } else { Self::False }
     }
 }
 
-impl Answer {
-    /// A new reference.
+impl<'py> Answer<'py> {
+    /// A new reference, or null and an exception.
     #[inline]
-    fn into_ptr(self, py: Python<'_>) -> *mut ffi::PyObject {
+    fn into_ptr(self, py: Python<'py>) -> *mut ffi::PyObject {
         let [yes, no] = [true, false].map(|answer| PyBool::new(py, answer));
         let none = PyNone::get(py);
         let answer: &Bound<'_, PyAny> = match self {
             Self::True => yes.as_any(),
             Self::False => no.as_any(),
             Self::None => none.as_any(),
+            // SAFETY: the interpreter is attached.
+            Self::Number(number) => return unsafe { ffi::PyLong_FromLong(number.into()) },
+            Self::Object(object) => return object.map_or(core::ptr::null_mut(), Bound::into_ptr),
         };
         // Since 3.12 they are immortal, and aren't counted.
         if cfg!(Py_3_12) {
@@ -67,17 +77,23 @@ pub(crate) trait Shortcut {
     /// With how many arguments, by position, the method is usually called.
     const ARGUMENTS: isize;
 
-    /// The usual case; `None` leaves it to the wrapped method.
-    fn take(this: &Self::Class) -> Option<Answer>;
+    /// The usual case, with the first argument if there is one; `None` leaves it to the wrapped
+    /// method.
+    fn take<'py>(
+        py: Python<'py>,
+        this: &Self::Class,
+        argument: Option<Borrowed<'_, 'py, PyAny>>,
+    ) -> Option<Answer<'py>>;
 
     /// Where the C function of PyO3's wrapper is kept.
     fn wrapped() -> &'static AtomicPtr<c_void>;
 }
 
 /// Makes `Class::add_shortcuts(py)` for the methods of a class: the method's name, how many arguments it
-/// is usually called with, and the usual case.
+/// is usually called with, and the usual case: of the object alone, or (`py, it, argument`) also of the
+/// first argument.
 macro_rules! shortcuts {
-    ($class:ty: $($method:literal ($arguments:literal) $take:expr;)+) => {
+    ($class:ty: $($method:literal ($arguments:literal) |$($parameter:ident),+| $take:expr;)+) => {
         impl $class { pub(crate) fn add_shortcuts(py: pyo3::Python<'_>) -> pyo3::PyResult<()> {
             $({
                 struct Method;
@@ -86,11 +102,7 @@ macro_rules! shortcuts {
                     const METHOD: &'static str = $method;
                     const ARGUMENTS: isize = $arguments;
 
-                    #[inline]
-                    fn take(this: &$class) -> Option<$crate::shortcut::Answer> {
-                        let take: fn(&$class) -> Option<$crate::shortcut::Answer> = $take;
-                        take(this)
-                    }
+                    $crate::shortcut::shortcuts!(@take $class, $take, $($parameter),+);
 
                     fn wrapped() -> &'static core::sync::atomic::AtomicPtr<core::ffi::c_void> {
                         static WRAPPED: core::sync::atomic::AtomicPtr<core::ffi::c_void> =
@@ -103,6 +115,19 @@ macro_rules! shortcuts {
             Ok(())
         } }
     };
+    (@take $class:ty, $take:expr, $it:ident) => {
+        $crate::shortcut::shortcuts!(@take $class, $take, _py, $it, _argument);
+    };
+    (@take $class:ty, $take:expr, $py:ident, $it:ident, $argument:ident) => {
+        #[inline]
+        fn take<'py>(
+            $py: pyo3::Python<'py>,
+            $it: &$class,
+            $argument: Option<pyo3::Borrowed<'_, 'py, pyo3::PyAny>>,
+        ) -> Option<$crate::shortcut::Answer<'py>> {
+            $take
+        }
+    };
 }
 pub(crate) use shortcuts;
 
@@ -110,16 +135,22 @@ pub(crate) use shortcuts;
 ///
 /// # Safety
 ///
-/// The interpreter is attached, and `this` is a live instance of `S::Class`.
+/// The interpreter is attached, and `this` is a live instance of `S::Class`; `argument` is alive, or
+/// null.
 #[inline]
-unsafe fn take<S: Shortcut>(this: *mut ffi::PyObject) -> Option<*mut ffi::PyObject> {
+unsafe fn take<S: Shortcut>(
+    this: *mut ffi::PyObject,
+    argument: *mut ffi::PyObject,
+) -> Option<*mut ffi::PyObject> {
     // SAFETY: the caller's promise.
     let py = unsafe { Python::assume_attached() };
     // SAFETY: the caller's promise; the reference isn't used beyond this call.
     let this = unsafe { Bound::ref_from_ptr(py, &this) };
     // SAFETY: the caller's promise, again.
     let this = unsafe { this.cast_unchecked::<S::Class>() };
-    S::take(this.get()).map(|answer| answer.into_ptr(py))
+    // SAFETY: the caller's promise; it isn't used beyond this call, either.
+    let argument = unsafe { Borrowed::from_ptr_or_opt(py, argument) };
+    S::take(py, this.get(), argument).map(|answer| answer.into_ptr(py))
 }
 
 /// A method without parameters.
@@ -133,7 +164,7 @@ unsafe extern "C" fn without_arguments<S: Shortcut>(
     nothing: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: the method's descriptor has checked the type, and its caller holds the object.
-    if let Some(answer) = unsafe { take::<S>(this) } {
+    if let Some(answer) = unsafe { take::<S>(this, core::ptr::null_mut()) } {
         return answer;
     }
     let wrapped = S::wrapped().load(Ordering::Relaxed);
@@ -155,8 +186,14 @@ unsafe extern "C" fn with_arguments<S: Shortcut>(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     if count == S::ARGUMENTS && names.is_null() {
-        // SAFETY: as above.
-        if let Some(answer) = unsafe { take::<S>(this) } {
+        let argument = if S::ARGUMENTS == 0 {
+            core::ptr::null_mut()
+        } else {
+            // SAFETY: there are as many as `count` says.
+            unsafe { *arguments }
+        };
+        // SAFETY: as above, and the caller holds the arguments.
+        if let Some(answer) = unsafe { take::<S>(this, argument) } {
             return answer;
         }
     }

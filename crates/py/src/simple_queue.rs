@@ -8,8 +8,10 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::arguments::{Seconds, Truth, Whole};
 use crate::errors::EMPTY;
+use crate::message::quick::{self, Look};
 use crate::object;
 use crate::queue::{Items, Wait, most_items};
+use crate::shortcut::{Answer, shortcuts};
 
 /// An unlimited first-in, first-out queue between workers, without task tracking.
 ///
@@ -26,6 +28,12 @@ use crate::queue::{Items, Wait, most_items};
 #[pyclass(module = "freethreading", frozen, weakref, subclass, generic)]
 pub(crate) struct SimpleQueue {
     items: Items,
+}
+
+shortcuts! { SimpleQueue:
+    "put" (1) |_py, it, item| quick::try_put(it.items.object(), item?).then_some(Answer::None);
+    "get" (0) |py, it, _none| quick::try_get(py, it.items.object(), Look::Briefly);
+    "empty" (0) |it| Some(it.items.object().is_empty().into());
 }
 
 #[pymethods]
