@@ -273,7 +273,7 @@ impl Queue {
         patience: Patience,
         park: &impl Park,
     ) -> Put {
-        let mut has_slept = false;
+        let (mut has_waited, mut has_slept) = (false, false);
         let outcome = loop {
             let deadline = patience.deadline();
             match self.producers.mutex.lock_until(storage, park, deadline) {
@@ -287,6 +287,10 @@ impl Queue {
             let (Put::Full, Patience::Until(deadline)) = (outcome, patience) else {
                 break outcome;
             };
+            if has_waited && deadline.is_some_and(Deadline::has_passed) {
+                break outcome; // others were always faster
+            }
+            has_waited = true;
             let waited = self.consumers.wait_change(storage, taken, deadline, park);
             let Waited::Asleep(parked) = waited else {
                 continue;
@@ -494,7 +498,7 @@ impl Queue {
         park: &impl Park,
         mut read: impl FnOnce(u32, &[u8]) -> R,
     ) -> Get<Taken<R>> {
-        let mut has_slept = false;
+        let (mut has_waited, mut has_slept) = (false, false);
         let outcome = loop {
             let deadline = patience.deadline();
             match self.consumers.mutex.lock_until(storage, park, deadline) {
@@ -508,10 +512,14 @@ impl Queue {
                 (Ok(outcome), _) => break outcome,
                 (Err(_), Patience::None) => break Get::Empty,
                 (Err(unused), Patience::Until(deadline)) => {
+                    if has_waited && deadline.is_some_and(Deadline::has_passed) {
+                        break Get::Empty; // others were always faster
+                    }
                     read = unused;
                     deadline
                 }
             };
+            has_waited = true;
             let waited = self.producers.wait_change(storage, put, deadline, park);
             let Waited::Asleep(parked) = waited else {
                 continue;

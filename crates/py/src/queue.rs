@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! `freethreading.Queue`.
 
+use freethreading_core::deadline::Deadline;
 use freethreading_core::park::{Parked, Uninterruptible};
 use freethreading_core::queue::{
     self as core_queue, Attempt, Get, Patience, Put, TooManyDone, Waited,
@@ -204,7 +205,8 @@ impl Items {
                 Err(error) => break Err(error),
             };
             match (take(), waited) {
-                (Get::Empty, Waited::Awake | Waited::Asleep(Parked::Retry)) => {}
+                (Get::Empty, Waited::Awake | Waited::Asleep(Parked::Retry))
+                    if !deadline.is_some_and(Deadline::has_passed) => {}
                 (outcome, _) => break Ok(outcome),
             }
         };
