@@ -1,9 +1,9 @@
-"""CPython's own tests of the synchronization primitives, to be bound to ours.
+"""CPython's own tests of the synchronization primitives and the queues, to be bound to ours.
 
-Used by `test_cpython_locks` and `test_cpython_processes`. The suites are those of the interpreter
-that runs the tests, so they differ a little from version to version. The table below names every
-test that is left out, as `class of the suite.name of the test`, with the reason. A test
-that a class of ours overrides says in its docstring what differs.
+Used by `test_cpython_locks`, `test_cpython_queues` and `test_cpython_processes`. The suites are
+those of the interpreter that runs the tests, so they differ a little from version to version. The
+table below names every test that is left out, as `class of the suite.name of the test`, with the
+reason. A test that a class of ours overrides says in its docstring what differs.
 """
 
 from __future__ import annotations
@@ -23,6 +23,11 @@ T = TypeVar("T", bound=type)
 _AT_FORK = "private: threading's own repair after a fork, which ours don't need (test_worker.py)"
 _DEPTH = "private: repr tells the depth, which test_repr_count tests"
 _REPR = "the stdlib's own wording; tests/test_lock.py tests that ours tells who holds it"
+_SHUTDOWN = "Queue.shutdown, which queue has since 3.13, is neither in multiprocessing nor ours"
+_CLOSE = (
+    "there is nothing to close: ours has no pipe and no thread, and is freed with its last user"
+)
+_FEEDER = "private: a hook of the feeder thread; without one, `put` raises (test_queue.py)"
 
 # What a user can't miss.
 EXCLUDED = {
@@ -31,6 +36,30 @@ EXCLUDED = {
     "RLockTests.test_recursion_count": _DEPTH,
     "_TestLock.test_repr_lock": _REPR,
     "_TestLock.test_repr_rlock": _REPR,
+    "BaseQueueTestMixin.test_shutdown_all_methods_in_many_threads": _SHUTDOWN,
+    "BaseQueueTestMixin.test_shutdown_all_methods_in_one_thread": _SHUTDOWN,
+    "BaseQueueTestMixin.test_shutdown_allowed_transitions": _SHUTDOWN,
+    "BaseQueueTestMixin.test_shutdown_empty": _SHUTDOWN,
+    "BaseQueueTestMixin.test_shutdown_get": _SHUTDOWN,
+    "BaseQueueTestMixin.test_shutdown_get_task_done_join": _SHUTDOWN,
+    "BaseQueueTestMixin.test_shutdown_immediate": _SHUTDOWN,
+    "BaseQueueTestMixin.test_shutdown_immediate_all_methods_in_many_threads": _SHUTDOWN,
+    "BaseQueueTestMixin.test_shutdown_immediate_all_methods_in_one_thread": _SHUTDOWN,
+    "BaseQueueTestMixin.test_shutdown_immediate_get": _SHUTDOWN,
+    "BaseQueueTestMixin.test_shutdown_immediate_join": _SHUTDOWN,
+    "BaseQueueTestMixin.test_shutdown_immediate_put": _SHUTDOWN,
+    "BaseQueueTestMixin.test_shutdown_immediate_put_join": _SHUTDOWN,
+    "BaseQueueTestMixin.test_shutdown_join": _SHUTDOWN,
+    "BaseQueueTestMixin.test_shutdown_nonempty": _SHUTDOWN,
+    "BaseQueueTestMixin.test_shutdown_pending_get": _SHUTDOWN,
+    "BaseQueueTestMixin.test_shutdown_put": _SHUTDOWN,
+    "BaseQueueTestMixin.test_shutdown_put_join": _SHUTDOWN,
+    "TestSimpleQueue.test_close": _CLOSE,
+    "TestSimpleQueue.test_closed": _CLOSE,
+    "TestSimpleQueue.test_empty_exceptions": _CLOSE,
+    "_TestQueue.test_closed_queue_empty_exceptions": _CLOSE,
+    "_TestQueue.test_closed_queue_put_get_exceptions": _CLOSE,
+    "_TestQueue.test_queue_feeder_on_queue_feeder_error": _FEEDER,
 }
 
 # The version whose suites have all the tests that are named above or overridden.

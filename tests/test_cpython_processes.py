@@ -1,28 +1,31 @@
-"""CPython's `test._test_multiprocessing`, as far as it is about synchronization, for our classes.
+"""CPython's `test._test_multiprocessing`, as far as it is about locks and queues, for our classes.
 
 Its processes are our workers: threads on the threading backend, where the suite's own model is
 `multiprocessing.dummy`. Overridden are what looks into a stdlib object (the value of a semaphore,
-the sleepers of a condition), tests of `repr`, and deadlines that a busy machine would miss. What is
-left out is in `cpython_suites`.
+the sleepers of a condition), what asks `multiprocessing` for a queue by name, tests of `repr`, and
+deadlines that a busy machine would miss. What is left out is in `cpython_suites`.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import re
+import sys
 import unittest
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import freethreading
 from cpython_suites import bound, check, suite
-from freethreading import Barrier, Condition, Event, Lock, Queue, RLock, Worker
+from freethreading import Barrier, Condition, Event, Lock, Queue, RLock, SimpleQueue, Worker
 from support import wait_until
-from test_worker import PRELOADED, PROCESSES, SHORT, misuse
+from test_worker import PRELOADED, PROCESSES, SHORT, lasts_at_least, misuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 suites: Any = suite("_test_multiprocessing")
 if PROCESSES:
@@ -82,6 +85,7 @@ class Ours(suites.ProcessesMixin if PROCESSES else suites.ThreadsMixin):  # type
     BoundedSemaphore = BoundedSemaphore
     Condition = Condition
     Event = Event
+    JoinableQueue = Queue
     Lock = Lock
     Queue = Queue
     RLock = RLock
@@ -150,6 +154,67 @@ class TestEvent(Ours, suites._TestEvent, unittest.TestCase):  # type: ignore[mis
 class TestBarrier(Ours, suites._TestBarrier, unittest.TestCase):  # type: ignore[misc]  # noqa: SLF001
     def DummyList(self) -> Any:  # noqa: ANN401, N802 - the suite's name
         return SharedCount()
+
+
+class NotSerializable:
+    def __reduce__(self) -> str:
+        """Fail as the suite's own does."""
+        raise AttributeError
+
+
+USES_A_QUEUE = """
+import freethreading
+
+q = freethreading.Queue()
+q.put('knock knock')
+q.get(timeout=3)
+del q
+"""
+
+
+@bound
+class TestQueue(Ours, suites._TestQueue, unittest.TestCase):  # type: ignore[misc]  # noqa: SLF001
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have a folder from which modules are imported."""
+        monkeypatch.syspath_prepend(tmp_path)
+        self.folder = tmp_path
+
+    def test_no_import_lock_contention(self) -> None:
+        """The queue is ours: the suite asks `multiprocessing` for one."""
+        (self.folder / "puts_while_imported.py").write_text(USES_A_QUEUE, encoding="ascii")
+        try:
+            __import__("puts_while_imported")
+        finally:
+            sys.modules.pop("puts_while_imported", None)
+
+    def test_timeout(self) -> None:
+        """The queue is ours: the suite asks `multiprocessing` for one."""
+        queue: Queue[Any] = self.Queue()
+        with pytest.raises(suites.pyqueue.Empty):
+            lasts_at_least(0.2, lambda: queue.get(True, 0.2))
+
+    def test_queue_feeder_donot_stop_onexc(self) -> None:
+        """The error comes from `put`, not from a thread that prints it; threads pickle nothing."""
+        if not PROCESSES:
+            self.skipTest("not appropriate for threads")
+        queues: tuple[Queue[Any], Queue[Any]] = (self.Queue(), self.Queue(maxsize=1))
+        for queue in queues:
+            with pytest.raises(AttributeError):
+                queue.put(NotSerializable())
+            queue.put(True)
+            assert queue.qsize() == 1
+            assert queue.get(timeout=suites.support.SHORT_TIMEOUT) is True
+            assert queue.empty()
+
+
+@bound
+class TestSimpleQueue(suites.TestSimpleQueue):  # type: ignore[misc]
+    @pytest.fixture(autouse=True)
+    def _ours(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have the suite, which asks `multiprocessing` for all that it uses, ask us."""
+        ours = SimpleNamespace(SimpleQueue=SimpleQueue, Event=Event, Process=Worker)
+        monkeypatch.setattr(suites, "multiprocessing", ours)
 
 
 @bound
