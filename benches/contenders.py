@@ -6,6 +6,7 @@ seen another. A contender that is added needs a function here and an entry in `L
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import multiprocessing
 import platform
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 OURS = "ours"
 STDLIB = "stdlib"
+FASTER_FIFO = "faster-fifo"
 BACKENDS = ("multiprocessing", "threading")
 
 
@@ -60,7 +62,7 @@ class Barrier(Protocol):
 
 
 class Queue(Protocol):
-    """What all simple queues have in common; they carry orders and results, untimed."""
+    """What all queues have in common; simple ones carry orders and results, too, untimed."""
 
     def put(self, item: object, /) -> None: ...
     def get(self) -> Any: ...  # noqa: ANN401 - items are of any type
@@ -94,7 +96,8 @@ class Contender:
     condition: Callable[[], Condition]
     event: Callable[[], Event]
     barrier: Callable[[int], Barrier]
-    queue: Callable[[], Queue]
+    simple_queue: Callable[[], Queue]
+    queue: Callable[[int], Queue]
     worker: MakesWorkers
 
     @property
@@ -126,6 +129,20 @@ def _stdlib(backend: str) -> Contender:
     return _from(context, context, STDLIB, backend, version, worker="Process")
 
 
+def _faster_fifo(backend: str) -> Contender:
+    """Take all from the standard library, but for the queue: it has no other."""
+    package = importlib.import_module("faster_fifo")
+    importlib.import_module("faster_fifo_reduction")  # else its queues can't be sent to a worker
+    version = importlib.import_module("importlib.metadata").version("faster-fifo")
+    unlimited = 10**9
+
+    def queue(maxsize: int) -> Queue:
+        made: Queue = package.Queue(maxsize=maxsize or unlimited)
+        return made
+
+    return dataclasses.replace(_stdlib(backend), name=FASTER_FIFO, version=version, queue=queue)
+
+
 def _from(
     source: Any,  # noqa: ANN401 - a module or a context, whose attributes mypy can't see
     queues: Any,  # noqa: ANN401 - likewise
@@ -147,8 +164,13 @@ def _from(
         source.Event,
         source.Barrier,
         queues.SimpleQueue,
+        queues.Queue,
         getattr(source, worker),
     )
 
 
-LOADERS: dict[str, Callable[[str], Contender]] = {OURS: _ours, STDLIB: _stdlib}
+LOADERS: dict[str, Callable[[str], Contender]] = {
+    OURS: _ours,
+    STDLIB: _stdlib,
+    FASTER_FIFO: _faster_fifo,
+}

@@ -96,35 +96,38 @@ def wait_idly(index: int, things: Sequence[Any], _order: Numbers) -> Numbers:
     elif index == 1:
         with things[1]:
             things[1].wait()
+    elif index == 2:  # noqa: PLR2004 - the number of the queue
+        things[2].get()
     else:
         things[index].acquire()
     return (time.thread_time() - began[0], time.process_time() - began[1])
 
 
 def _idle(contender: Contender, seconds: float) -> Sample:
-    """Let four wait, for an event, a condition, a lock and a semaphore.
+    """Let five wait, for an event, a condition, an item of a queue, a lock and a semaphore.
 
     What is told is the time of the waiters' whole processes, helpers of the package included: of
     each where workers are processes, of the one where they are threads.
     """
     idle = SECONDS_IDLE_QUICKLY if _is_quick(seconds) else SECONDS_IDLE
     event, condition = contender.event(), contender.condition()
-    lock, semaphore = contender.lock(), contender.semaphore(0)
+    queue, lock, semaphore = contender.queue(0), contender.lock(), contender.semaphore(0)
     lock.acquire()
-    things = [event, condition, lock, semaphore]
+    things = [event, condition, queue, lock, semaphore]
     with Peers(contender, wait_idly, len(things), things) as peers:
         peers.order(0.0)
         time.sleep(idle)
         event.set()
         with condition:
             condition.notify()
+        queue.put(None)
         lock.release()
         semaphore.release()
         found = peers.results()
     per_process = [process for _, process in found]
     total = max(per_process) if contender.has_threads else sum(per_process)
     waited = idle * len(things)
-    names = ("event", "condition", "lock", "semaphore")
+    names = ("event", "condition", "queue", "lock", "semaphore")
     details = {
         f"{name}_thread_us": 1e6 * thread for name, (thread, _) in zip(names, found, strict=True)
     }
@@ -169,5 +172,5 @@ ROWS = [
     _row("Event", _event),
     _row("Condition", _condition),
     _row("Barrier", _barrier),
-    Row("idle_waiter", "CPU of an idle waiter (4 kinds)", Unit.CPU, _idle, most_rounds=2),
+    Row("idle_waiter", "CPU of an idle waiter (5 kinds)", Unit.CPU, _idle, most_rounds=2),
 ]

@@ -10,13 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import timing
+from contenders import FASTER_FIFO
 from peers import Peers
 from rows import Row, Sample, Unit, goals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from contenders import Barrier, Condition, Contender, Event, Lock
+    from contenders import Barrier, Condition, Contender, Event, Lock, Queue
     from peers import Numbers, Role
 
 
@@ -51,6 +52,22 @@ def semaphores(index: int, things: Sequence[Lock], order: Numbers) -> Numbers:
     took = time.perf_counter() - began
     if index == 1:
         other.release()
+    return (took,)
+
+
+def queues(index: int, things: Sequence[Queue], order: Numbers) -> Numbers:
+    """Put into the other's queue and get from the own; worker 1 gets first."""
+    mine, other = things[index], things[1 - index]
+    if index == 0:
+        other.put(0)
+    mine.get()
+    began = time.perf_counter()
+    for _ in range(int(order[0])):
+        other.put(0)
+        mine.get()
+    took = time.perf_counter() - began
+    if index == 1:
+        other.put(0)
     return (took,)
 
 
@@ -98,8 +115,11 @@ def _row(
     role: Role,
     make: Callable[[Contender], list[object]],
     reach: Mapping[str, float] | None = None,
+    *,
+    rivals: Mapping[str, float] | None = None,
 ) -> Row:
-    return Row(name, title, Unit.MICROSECONDS, partial(_measure, role, make), reach or {})
+    measure = partial(_measure, role, make)
+    return Row(name, title, Unit.MICROSECONDS, measure, reach or {}, rivals=rivals or {})
 
 
 def _two_events(contender: Contender) -> list[object]:
@@ -108,6 +128,10 @@ def _two_events(contender: Contender) -> list[object]:
 
 def _two_semaphores(contender: Contender) -> list[object]:
     return [contender.semaphore(0), contender.semaphore(0)]
+
+
+def _two_queues(contender: Contender) -> list[object]:
+    return [contender.queue(0), contender.queue(0)]
 
 
 def _one_condition(contender: Contender) -> list[object]:
@@ -123,4 +147,12 @@ ROWS = [
     _row("semaphore_pingpong", "Semaphore ping-pong, round trip", semaphores, _two_semaphores),
     _row("condition_pingpong", "Condition wait/notify, round trip", condition, _one_condition),
     _row("barrier_cycle", "Barrier of two, one cycle", barrier, _one_barrier, goals(15, 15)),
+    _row(
+        "queue_pingpong",
+        "Queue ping-pong, round trip",
+        queues,
+        _two_queues,
+        goals(30, 15),
+        rivals={FASTER_FIFO: 0},
+    ),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import interpreters
@@ -17,8 +18,19 @@ if TYPE_CHECKING:
     import watched
     from interpreters import Interpreter
 
+# What rows of large arrays need, and whom we are compared with, beside the standard library.
+ARRAYS = venvs.REQUIREMENTS / "arrays.txt"
+RIVALS = venvs.REQUIREMENTS / "contenders.txt"
 # What the installed package is made of.
 SOURCES = ("crates/**/*.rs", "crates/*/Cargo.toml", "Cargo.*", "python/**/*.py*", "pyproject.toml")
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A Python that has the package, and the folder of the rivals, if there is one."""
+
+    python: Path
+    rivals: Path | None
 
 
 def obtain(kinds: Sequence[str], progress: watched.Progress) -> list[Interpreter]:
@@ -33,11 +45,11 @@ def obtain(kinds: Sequence[str], progress: watched.Progress) -> list[Interpreter
 
 @contextlib.contextmanager
 def held(interpreter: Interpreter, progress: watched.Progress) -> Iterator[Path]:
-    """Hold an environment with the package in it, for this process alone; yield its Python.
+    """Hold an environment with the package and NumPy in it, for us alone; yield its Python.
 
     The package is built as `pip install .` does, unless the same sources are there already.
     """
-    with venvs.held("bench", interpreter, None, progress) as venv:
+    with venvs.held("bench", interpreter, ARRAYS, progress) as venv:
         stamp, fingerprint = venv.folder / ".installed", _fingerprint()
         if not stamp.exists() or stamp.read_text(encoding="ascii") != fingerprint:
             stamp.unlink(missing_ok=True)
@@ -45,6 +57,20 @@ def held(interpreter: Interpreter, progress: watched.Progress) -> Iterator[Path]
             venv.pip_install(["--no-deps", "--force-reinstall", places.REPOSITORY], progress)
             stamp.write_text(fingerprint, encoding="ascii")
         yield venv.program("python")
+
+
+def rivals(interpreter: Interpreter, progress: watched.Progress) -> Path | None:
+    """Return a folder of modules with the rivals in it, apart from ours; None if there can't be.
+
+    They are built where there is no wheel of them, which takes a C++ compiler.
+    """
+    try:
+        with venvs.held("rivals", interpreter, RIVALS, progress) as venv:
+            return next(venv.folder.glob("lib/python*/site-packages"))
+    except venvs.VenvError as error:
+        progress.phase("without rivals")
+        progress.end(f"they can't be installed for Python {interpreter.version}", str(error))
+        return None
 
 
 def _fingerprint() -> str:

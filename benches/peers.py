@@ -33,8 +33,8 @@ class Peers:
         # A started process forgets its arguments, and with their last user the stdlib's primitives
         # are gone, also for a worker that has yet to unpickle them.
         self._things = tuple(things)
-        self._inboxes = [contender.queue() for _ in range(count)]
-        self._results = contender.queue()
+        self._inboxes = [contender.simple_queue() for _ in range(count)]
+        self._results = contender.simple_queue()
         self._workers = [
             contender.worker(
                 target=_serve,

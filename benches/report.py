@@ -92,8 +92,18 @@ def _notes(one: OnInterpreter) -> Iterator[str]:
         ]
         if told:
             yield f"  {measured.row.name} (ours / stdlib): {', '.join(told)}"
+        for rival, goal in measured.row.rivals.items():
+            if measured.values(rival):
+                yield f"  {measured.row.name}, {rival}: {_rivalry(measured, rival, goal)}"
         for contender, problem in measured.problems.items():
             yield f"  {measured.row.name}, {contender}: NOT MEASURED: {problem}"
+
+
+def _rivalry(measured: Measured, rival: str, goal: float) -> str:
+    """Tell what a rival takes, and how many times as good as it we are."""
+    (value, spread), (ratio, ratios) = _pair(measured.values(rival)), _pair(measured.ratio(rival))
+    told = f"{value} {measured.row.unit.text} ({spread}), ratio {ratio} ({ratios})"
+    return f"{told}, goal {goal:g}" if goal else told
 
 
 def _detail(details: dict[str, float], name: str) -> str:
@@ -128,17 +138,15 @@ def last_line(found: Sequence[OnInterpreter], seconds: float, file: Path) -> str
     """Sum the run up."""
     rows = [measured for one in found for measured in one.rows]
     ratios = [ratio.median for measured in rows if (ratio := measured.ratio()) is not None]
-    missed = [
-        measured.row.name
+    goals = [
+        (ratio := measured.ratio(contender)) is not None and ratio.median >= goal
         for one in found
         for measured in one.rows
-        if (goal := measured.row.goals.get(one.backend)) is not None
-        and ((ratio := measured.ratio()) is None or ratio.median < goal)
+        for contender, goal in measured.goals(one.backend).items()
     ]
     failed = sum(bool(measured.problems) for measured in rows)
-    goals = sum(one.backend in measured.row.goals for one in found for measured in one.rows)
     return (
         f"bench: {len(rows)} rows in {seconds:.0f} s, better than the stdlib in "
-        f"{sum(ratio > 1 for ratio in ratios)}, {goals - len(missed)} of {goals} goals reached, "
+        f"{sum(ratio > 1 for ratio in ratios)}, {sum(goals)} of {len(goals)} goals reached, "
         f"{failed} rows not measured; {file}"
     )

@@ -56,9 +56,19 @@ class Measured:
         every = [value for one in self.samples[contender] for value in one["values"]]
         return Summary(statistics.median(self.of_rounds(contender)), min(every), max(every))
 
-    def ratio(self) -> Summary | None:
-        """How many times as good as the stdlib we are: of the medians, and of single rounds."""
-        ours, theirs = self.of_rounds(OURS), self.of_rounds(STDLIB)
+    def goals(self, backend: str) -> dict[str, float]:
+        """Name the ratios to reach, by contender; not those of a rival that isn't there."""
+        rivals = {
+            name: goal
+            for name, goal in self.row.rivals.items()
+            if goal and (name in self.samples or name in self.problems)
+        }
+        goal = self.row.goals.get(backend)
+        return {STDLIB: goal, **rivals} if goal else rivals
+
+    def ratio(self, other: str = STDLIB) -> Summary | None:
+        """How many times as good as another we are: of the medians, and of single rounds."""
+        ours, theirs = self.of_rounds(OURS), self.of_rounds(other)
         if not ours or not theirs:
             return None
         pairs = [_ratio(self.row.unit, *pair) for pair in zip(ours, theirs, strict=False)]
@@ -74,23 +84,22 @@ class Measured:
 
     def as_json(self, backend: str) -> dict[str, object]:
         """Return what `json` can write; no sample is left out."""
-        ratio = self.ratio()
         return {
             "row": self.row.name,
             "title": self.row.title,
             "unit": self.row.unit.text,
             "more_is_better": self.row.unit.more_is_better,
-            "goal": self.row.goals.get(backend),
-            "ratio": ratio and ratio.as_json(),
+            "goals": self.goals(backend),
             "contenders": {
                 name: {
                     "summary": found and found.as_json(),
+                    "ratio": ratio and ratio.as_json(),
                     "details": self.details(name),
                     "rounds": self.samples.get(name, []),
                     "problem": self.problems.get(name),
                 }
-                for name in (OURS, STDLIB)
-                for found in [self.values(name)]
+                for name in (OURS, STDLIB, *self.row.rivals)
+                for found, ratio in [(self.values(name), self.ratio(name))]
             },
         }
 

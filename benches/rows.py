@@ -52,7 +52,8 @@ class Row:
 
     `goals` are the ratios to reach, by backend; nothing fails where one isn't. `most_rounds` is for
     rows that take long or vary little. `is_fresh` is for those that want a process of their own,
-    in which no earlier row has left memory to be used again.
+    in which no earlier row has left memory to be used again. `rivals` are measured, too, between
+    processes, where they can be installed; with the ratio to reach, 0 if none is set.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Row:
     goals: Mapping[str, float] = field(default_factory=dict)
     most_rounds: int = ALWAYS
     is_fresh: bool = False
+    rivals: Mapping[str, float] = field(default_factory=dict)
 
 
 def goals(processes: float, threads: float) -> dict[str, float]:

@@ -1,7 +1,8 @@
-"""Measures our primitives and the standard library's, in turn: what `make bench` calls.
+"""Measures our primitives and queues and the standard library's, in turn: `make bench` calls it.
 
 On 3.14 between processes, on 3.14t between threads; each round in fresh processes, one for ours and
 one for the stdlib's, which take turns row by row. Which of them goes first changes with the round.
+Some rows have a rival as well, which comes last.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import venvs
 import watched
 import works
 from contenders import OURS, STDLIB
+from installation import Installed
 from results import Measured, OnInterpreter
 from session import MeasureError, Session
 
@@ -113,7 +115,8 @@ def _run(options: Options) -> int:
         floor = floors.measure(progress) if options.with_floors else {}
         progress = watched.Progress("bench")
         for interpreter, python in zip(chosen, pythons, strict=True):
-            found.append(_measure_on(interpreter, python, options, progress))
+            installed = Installed(python, _rivals(interpreter, options, progress))
+            found.append(_measure_on(interpreter, installed, options, progress))
     print(f"\n{report.tables(found, floor)}\n")
     file = report.write(found, floor, where, asdict(options))
     print(report.last_line(found, progress.seconds, file), flush=True)
@@ -121,15 +124,26 @@ def _run(options: Options) -> int:
     return 1 if missing or has_problems else 0
 
 
+def _backend(interpreter: Interpreter) -> str:
+    return "threading" if interpreter.kind.endswith("t") else "multiprocessing"
+
+
+def _rivals(interpreter: Interpreter, options: Options, progress: watched.Progress) -> Path | None:
+    """Install whom the rows name beside the stdlib; between threads there is nobody."""
+    is_named = any(row.rivals for row in works.matching(options.words))
+    if _backend(interpreter) == "threading" or not is_named:
+        return None
+    return installation.rivals(interpreter, progress)
+
+
 def _measure_on(
-    interpreter: Interpreter, python: Path, options: Options, progress: watched.Progress
+    interpreter: Interpreter, installed: Installed, options: Options, progress: watched.Progress
 ) -> OnInterpreter:
     """Measure all rounds on one interpreter."""
-    backend = "threading" if interpreter.kind.endswith("t") else "multiprocessing"
     rows = [Measured(row) for row in works.matching(options.words)]
-    found = OnInterpreter(interpreter.kind, interpreter.version, backend, rows)
+    found = OnInterpreter(interpreter.kind, interpreter.version, _backend(interpreter), rows)
     for index in range(options.rounds):
-        _Round(found, python, index, options.seconds, progress).measure()
+        _Round(found, installed, index, options.seconds, progress).measure()
     progress.phase(f"{interpreter.kind}, {options.rounds} rounds of {len(rows)} rows")
     progress.end("done")
     return found
@@ -141,13 +155,13 @@ class _Round:
     def __init__(
         self,
         found: OnInterpreter,
-        python: Path,
+        installed: Installed,
         index: int,
         seconds: float,
         progress: watched.Progress,
     ) -> None:
         self._found = found
-        self._python = python
+        self._installed = installed
         self._index = index
         self._seconds = seconds
         self._progress = progress
@@ -159,7 +173,8 @@ class _Round:
         rows = [one for one in self._found.rows if self._index < one.row.most_rounds]
         with contextlib.ExitStack() as stack:
             for number, measured in enumerate(rows, start=1):
-                for contender in order:
+                rivals = measured.row.rivals if self._installed.rivals is not None else ()
+                for contender in (*order, *rivals):
                     self._progress.phase(
                         f"{self._found.kind}, round {self._index + 1}, "
                         f"row {number} of {len(rows)}: {measured.row.name}, {contender}"
@@ -194,7 +209,8 @@ class _Round:
 
     def _session(self, contender: str, what: str) -> Session:
         name = f"{self._found.kind}-round{self._index + 1}-{what}"
-        return Session(self._python, contender, self._found.backend, name)
+        modules = None if contender in (OURS, STDLIB) else self._installed.rivals
+        return Session(self._installed.python, contender, self._found.backend, name, modules)
 
 
 def _count(text: str) -> int:

@@ -34,16 +34,20 @@ class MeasureError(Exception):
 class Session:
     """A process that measures. Its process group is gone when the `with` is left."""
 
-    def __init__(self, python: Path, contender: str, backend: str, name: str) -> None:
-        """Name what is measured; `name` is that of the log."""
+    def __init__(
+        self, python: Path, contender: str, backend: str, name: str, modules: Path | None = None
+    ) -> None:
+        """Name what is measured; `name` is that of the log, `modules` a folder for it alone."""
         self._command: list[str | Path] = [python, MEASURE, contender, backend]
-        self._backend = backend
+        self._settings = {"FREETHREADING_BACKEND": backend}
+        if modules is not None:
+            self._settings["PYTHONPATH"] = str(modules)
         self._log = OUTPUT / "logs" / f"{name}-{contender}.log"
 
     def __enter__(self) -> Self:
         """Start the process."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**venvs.clean_environment(), "FREETHREADING_BACKEND": self._backend}
+        environment = {**venvs.clean_environment(), **self._settings}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command,

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import timing
+from contenders import FASTER_FIFO
 from rows import Row, Sample, Unit, goals
 
 if TYPE_CHECKING:
@@ -26,10 +27,13 @@ def _row(
     make: Callable[[Contender], object],
     reach: Mapping[str, float] | None = None,
     title: str = "",
+    *,
+    rivals: Mapping[str, float] | None = None,
 ) -> Row:
     """Make the row of a statement."""
     shown = title or text.replace("o.", f"{name.partition('_')[0]}.").replace("\n", "; ")
-    return Row(name, shown, Unit.MICROSECONDS, partial(_measure, text, make), reach or {})
+    measure = partial(_measure, text, make)
+    return Row(name, shown, Unit.MICROSECONDS, measure, reach or {}, rivals=rivals or {})
 
 
 def _lock(contender: Contender) -> object:
@@ -50,6 +54,14 @@ def _event(contender: Contender) -> object:
 
 def _condition(contender: Contender) -> object:
     return contender.condition()
+
+
+def _queue(contender: Contender) -> object:
+    return contender.queue(0)
+
+
+def _simple_queue(contender: Contender) -> object:
+    return contender.simple_queue()
 
 
 def _nothing(_contender: Contender) -> object:
@@ -78,4 +90,12 @@ ROWS = [
         goals(4, 2.5),
         "with condition: condition.notify(), none waits",
     ),
+    _row(
+        "queue_put_get",
+        "o.put(1); o.get()",
+        _queue,
+        goals(300, 10),
+        rivals={FASTER_FIFO: 0},
+    ),
+    _row("simple_queue_put_get", "o.put(1); o.get()", _simple_queue, title="the same, SimpleQueue"),
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import contention
 import cost
 import handover
+import queues
 import single
 
 if TYPE_CHECKING:
@@ -14,7 +15,13 @@ if TYPE_CHECKING:
 
     from rows import Row
 
-ROWS: tuple[Row, ...] = (*single.ROWS, *handover.ROWS, *contention.ROWS, *cost.ROWS)
+ROWS: tuple[Row, ...] = (
+    *single.ROWS,
+    *handover.ROWS,
+    *queues.ROWS,
+    *contention.ROWS,
+    *cost.ROWS,
+)
 
 
 def matching(words: Sequence[str]) -> list[Row]:
