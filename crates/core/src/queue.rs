@@ -78,7 +78,17 @@ unsafe impl Shareable for Queue {
     fn destroy(&self, storage: Storage) {
         match storage {
             Storage::Private => self.dispose(),
-            Storage::Shared(family) => self.discard_blobs(storage, family),
+            Storage::Shared(family) => {
+                // The last user may have died as a consumer. Else the messages would be taken to
+                // begin one too early, and the last one's blob be left.
+                self.consumers.mend(storage, &self.producers);
+                self.discard_blobs(storage, family);
+                // Empty from here on: whoever begins again, because we are killed below, mustn't
+                // read what lies where the segments were.
+                let put = self.producers.count.load(Ordering::Relaxed);
+                self.consumers.count.store(put, Ordering::Relaxed);
+                crash::step();
+            }
         }
         self.retire(storage, Address::NULL);
     }

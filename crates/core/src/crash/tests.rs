@@ -191,6 +191,55 @@ fn a_queue_with_blobs_dropped() {
     );
 }
 
+/// Whose last user is killed as a consumer.
+#[test]
+fn a_queue_with_blobs_left_by_a_consumer() {
+    let _alone = alone();
+    let before = census();
+    die_everywhere(
+        || {
+            let queue = new::<Queue>();
+            for byte in 0..4 {
+                assert_eq!(put_blob(&queue, filled(byte)), Put::Done);
+            }
+            drop(get_blob(&queue));
+            drop(get_blob(&queue));
+            drop(queue);
+        },
+        |_| assert_eq!(census(), before),
+    );
+}
+
+/// A queue that is freed twice, for the first who did it was killed: what the second finds where
+/// the queue's segments were may be another's.
+#[test]
+fn a_queue_dropped_whose_memory_is_used_again() {
+    let _alone = alone();
+    let before = census();
+    die_everywhere(
+        || {
+            let queue = new::<Queue>();
+            for byte in 0..4 {
+                assert_eq!(put_blob(&queue, filled(byte)), Put::Done);
+            }
+            drop(get_blob(&queue));
+            drop(queue);
+        },
+        |_| {
+            let other = new::<Queue>();
+            for byte in 0..4 {
+                assert_eq!(put_blob(&other, filled(byte)), Put::Done);
+            }
+            family().reap_dead();
+            for byte in 0..4 {
+                assert_eq!(get_blob(&other).map(|blob| first_byte(&blob)), Some(byte));
+            }
+            drop(other);
+            assert_eq!(census(), before);
+        },
+    );
+}
+
 /// A child killed at any step of a reaper's work, which it does for another that was killed.
 #[test]
 fn a_reaper() {
