@@ -30,6 +30,8 @@
 //! (Longer than our files should be: putting and getting are halves of one protocol, and these
 //! invariants are checked by reading them side by side.)
 
+use core::time::Duration;
+
 use crate::crash;
 use crate::deadline::Deadline;
 use crate::family::Family;
@@ -167,13 +169,22 @@ pub enum Patience {
 }
 
 impl Patience {
-    fn deadline(self) -> Option<Deadline> {
+    /// Until when the queue's mutex is waited for: long enough for who is in the middle of a put
+    /// or get, however soon the deadline is. Else a queue with room would be called full.
+    fn of_mutex(self) -> Option<Deadline> {
         match self {
             Self::None => None,
-            Self::Until(deadline) => deadline,
+            Self::Until(deadline) => {
+                let deadline = deadline?;
+                Deadline::after(IN_THE_MIDDLE).map(|later| later.max(deadline))
+            }
         }
     }
 }
+
+/// How long somebody may be in the middle of a put or get: microseconds, unless it was stopped or
+/// didn't get a core.
+const IN_THE_MIDDLE: Duration = Duration::from_millis(500);
 
 /// What a message says, and the blob that came with it.
 type Taken<R> = (R, Option<Blob>);
@@ -285,8 +296,8 @@ impl Queue {
     ) -> Put {
         let (mut has_waited, mut has_slept) = (false, false);
         let outcome = loop {
-            let deadline = patience.deadline();
-            match self.producers.mutex.lock_until(storage, park, deadline) {
+            let until = patience.of_mutex();
+            match self.producers.mutex.lock_until(storage, park, until) {
                 Locked::Clean => {}
                 Locked::Recovered => self.producers.mend(storage, &self.consumers),
                 Locked::TimedOut => break Put::Full,
@@ -510,8 +521,8 @@ impl Queue {
     ) -> Get<Taken<R>> {
         let (mut has_waited, mut has_slept) = (false, false);
         let outcome = loop {
-            let deadline = patience.deadline();
-            match self.consumers.mutex.lock_until(storage, park, deadline) {
+            let until = patience.of_mutex();
+            match self.consumers.mutex.lock_until(storage, park, until) {
                 Locked::Clean => {}
                 Locked::Recovered => self.mend_consumers(storage),
                 Locked::TimedOut => break Get::Empty,
