@@ -46,7 +46,7 @@ mod side;
 
 use bell::Bell;
 pub use segment::MAX_MESSAGE;
-use segment::{Cursor, Record, Segment};
+use segment::{Cursor, Record, Segment, Unreadable};
 use side::Side;
 pub use side::Waited;
 
@@ -120,6 +120,9 @@ pub enum Get<R> {
     Empty,
     /// The wait was abandoned.
     Interrupted,
+    /// The oldest message lies in shared memory that this process has no room to map; it stays
+    /// where it is.
+    OutOfMemory,
     /// Somebody has overwritten the shared memory.
     Corrupted,
 }
@@ -130,6 +133,7 @@ impl<R> Get<R> {
             Self::Got(taken) => Get::Got(change(taken)),
             Self::Empty => Get::Empty,
             Self::Interrupted => Get::Interrupted,
+            Self::OutOfMemory => Get::OutOfMemory,
             Self::Corrupted => Get::Corrupted,
         }
     }
@@ -384,7 +388,7 @@ impl Queue {
         commit: impl FnOnce(&Side, Cursor),
     ) -> Result<(), OutOfMemory> {
         let cursor = self.producers.cursor();
-        let segment = Segment::at(storage, cursor.segment);
+        let segment = Segment::unless_null(storage, cursor.segment)?;
         match segment.and_then(|segment| segment.write(cursor.position, record)) {
             Some(position) => {
                 commit(&self.producers, Cursor { position, ..cursor });
@@ -409,7 +413,7 @@ impl Queue {
         let mut cursor = cursor;
         loop {
             cursor = self.next_segment(storage, segment, cursor.position, record.length())?;
-            segment = Segment::at(storage, cursor.segment);
+            segment = Segment::unless_null(storage, cursor.segment)?;
             if let Some(position) =
                 segment.and_then(|segment| segment.write(cursor.position, record))
             {
@@ -574,7 +578,7 @@ impl Queue {
             if has_blob { None } else { read(tag, message) }
         };
         let found = if self.has_message() {
-            Segment::read(storage, start, read)
+            Segment::read(storage, start, read).ok()
         } else {
             None
         };
@@ -645,21 +649,39 @@ impl Queue {
             blob = name;
             read(tag, message)
         };
-        let result = Segment::read(storage, start, read);
-        let Some((result, end)) = result else {
-            self.consumers.mutex.unlock(storage);
-            return Ok(Get::Corrupted);
+        let result = Segment::read(storage, start, read).and_then(|taken| {
+            let can_be_taken = blob
+                .zip(storage.family())
+                .is_none_or(|(name, family)| name.can_be_taken(family));
+            can_be_taken.then_some(taken).ok_or(Unreadable::NotMapped)
+        });
+        let (result, end) = match result {
+            Ok(taken) => taken,
+            Err(why) => {
+                self.consumers.mutex.unlock(storage);
+                return Ok(match why {
+                    Unreadable::NotMapped => Get::OutOfMemory,
+                    Unreadable::Corrupted => Get::Corrupted,
+                });
+            }
         };
-        let blob = blob.zip(storage.family());
-        let blob = if let Some((name, family)) = blob {
+        let mut is_complete = true;
+        let blob = if let Some((name, family)) = blob.zip(storage.family()) {
             let take = |count: &AtomicU32, value| name.take(family, count, value);
-            self.consumers.commit_by(end, take)
+            let taken = self.consumers.commit_by(end, take);
+            is_complete = taken.is_some();
+            taken
         } else {
             self.consumers.commit(end);
             None
         };
         self.finish_take(storage, start, end);
-        Ok(Get::Got((result, blob)))
+        // Without its blob the rest of a message would be taken for the whole of it.
+        Ok(if is_complete {
+            Get::Got((result, blob))
+        } else {
+            Get::Corrupted
+        })
     }
 
     /// After the message between `start` and `end` was taken: releases the consumers' mutex, and wakes
@@ -778,8 +800,8 @@ impl Queue {
         let mut cursor = self.start();
         for _ in 0..self.len() {
             match Segment::read(storage, cursor, |tag, message, _| visit(tag, message)) {
-                Some(((), next)) => cursor = next,
-                None => break,
+                Ok(((), next)) => cursor = next,
+                Err(_) => break,
             }
         }
         self.consumers.mutex.unlock(storage);
@@ -796,8 +818,8 @@ impl Queue {
                 }
             };
             match Segment::read(storage, cursor, discard) {
-                Some(((), next)) => cursor = next,
-                None => break,
+                Ok(((), next)) => cursor = next,
+                Err(_) => break,
             }
         }
     }

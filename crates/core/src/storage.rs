@@ -254,6 +254,14 @@ impl Storage {
         }
     }
 
+    /// False if `address` lies in shared memory that this process has no room to map.
+    pub(crate) fn can_map(self, address: Address) -> bool {
+        match self {
+            Self::Private => true,
+            Self::Shared(family) => family.can_map(address.0),
+        }
+    }
+
     /// Finishes what a process that was killed has left in the middle.
     pub(crate) fn mend(self) {
         if let Self::Shared(family) = self {

@@ -215,17 +215,28 @@ impl Received {
         unsafe { core::slice::from_raw_parts(start.as_ptr(), *length) }
     }
 
-    pub(crate) fn to_text<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        let text = core::str::from_utf8(self.bytes()).ok()?;
-        Some(PyString::new(py, text).into_any())
+    // PyO3's `new` panics where these raise MemoryError.
+
+    pub(crate) fn to_text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        PyString::from_bytes(py, self.bytes()).map(Bound::into_any)
     }
 
-    pub(crate) fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
-        PyBytes::new(py, self.bytes()).into_any()
+    pub(crate) fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let bytes = self.bytes();
+        let length = ffi::Py_ssize_t::try_from(bytes.len())?;
+        // SAFETY: so many bytes, which are copied.
+        let made = unsafe { ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), length) };
+        // SAFETY: a new reference, or null and an exception.
+        unsafe { Bound::from_owned_ptr_or_err(py, made) }
     }
 
-    pub(crate) fn to_bytearray<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
-        PyByteArray::new(py, self.bytes()).into_any()
+    pub(crate) fn to_bytearray<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let bytes = self.bytes();
+        let length = ffi::Py_ssize_t::try_from(bytes.len())?;
+        // SAFETY: so many bytes, which are copied.
+        let made = unsafe { ffi::PyByteArray_FromStringAndSize(bytes.as_ptr().cast(), length) };
+        // SAFETY: a new reference, or null and an exception.
+        unsafe { Bound::from_owned_ptr_or_err(py, made) }
     }
 
     /// The pickle, and views on the buffers that belong to it.

@@ -274,9 +274,9 @@ impl Incoming {
         };
         let received = Received::new(head, blob).ok_or_else(malformed)?;
         match self {
-            Self::Text(_) => received.to_text(py).ok_or_else(malformed),
-            Self::Bytes(_) => Ok(received.to_bytes(py)),
-            Self::Bytearray(_) => Ok(received.to_bytearray(py)),
+            Self::Text(_) => received.to_text(py),
+            Self::Bytes(_) => received.to_bytes(py),
+            Self::Bytearray(_) => received.to_bytearray(py),
             _ => {
                 let (pickle, views) = received.to_pickle(py)?;
                 let keywords = [(intern!(py, "buffers"), views)].into_py_dict(py)?;

@@ -7,10 +7,10 @@ use freethreading_core::queue::{
     self as core_queue, Attempt, Get, Patience, Put, TooManyDone, Waited,
 };
 use freethreading_core::storage::{Blob, Object};
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple, PyType};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::arguments::{Seconds, Truth, Whole, deadline};
@@ -110,7 +110,11 @@ impl Items {
                 Ok(true) => {}
                 Ok(false) => return Ok(Many { done, all }),
                 Err(error) => {
-                    error.value(py).setattr(intern!(py, "count"), done)?;
+                    note(
+                        &error,
+                        intern!(py, "count"),
+                        done.into_pyobject(py)?.as_any(),
+                    );
                     return Err(error);
                 }
             }
@@ -134,7 +138,7 @@ impl Items {
                 Ok(None) => break,
                 Err(error) => {
                     // What was taken before mustn't be lost with it.
-                    error.value(py).setattr(intern!(py, "items"), items)?;
+                    note(&error, intern!(py, "items"), items.as_any());
                     return Err(error);
                 }
             }
@@ -173,6 +177,7 @@ impl Items {
         match outcome {
             Get::Got((item, blob)) => item.into_object(py, storage, blob).map(Some),
             Get::Empty | Get::Interrupted => Ok(None),
+            Get::OutOfMemory => Err(out_of_memory("the next message; it stays in the queue")),
             Get::Corrupted => Err(PyRuntimeError::new_err(
                 "the queue's shared memory was overwritten",
             )),
@@ -278,6 +283,14 @@ impl Many {
         error.value(py).setattr(intern!(py, "count"), done)?;
         Err(error)
     }
+}
+
+/// Sets an attribute of an exception of whatever class: past a `__setattr__` of its own, which
+/// raises in frozen dataclasses. If that fails all the same, the exception itself says more.
+fn note(error: &PyErr, name: &Bound<'_, PyString>, value: &Bound<'_, PyAny>) {
+    let py = name.py();
+    let arguments = (error.value(py), name, value);
+    let _ = PyType::new::<PyBaseException>(py).call_method1(intern!(py, "__setattr__"), arguments);
 }
 
 /// The parameter `max_items`.

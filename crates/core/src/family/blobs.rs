@@ -97,7 +97,10 @@ impl Family {
         let is_it = header.run.serial.load(Relaxed) == serial
             && serial != CONDEMNED
             && header.run.kind.load(Relaxed) == Kind::Blob as u32
-            && has_bit(&header.holders, FAMILY);
+            && has_bit(&header.holders, FAMILY)
+            && self
+                .resolve(blob.0 + PAYLOAD, self.blob_length(blob))
+                .is_some();
         is_it.then_some(place)
     }
 

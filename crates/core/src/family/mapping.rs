@@ -6,9 +6,9 @@ use core::ptr::{NonNull, null_mut};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
-use super::Family;
 use super::kernel::{mmap, mmap_anonymous, munmap};
 use super::layout::{Extent, MAX_EXTENTS};
+use super::{Family, Run};
 use crate::primitive::Ordering::{AcqRel, Acquire};
 use crate::primitive::{AtomicPtr, AtomicU32};
 
@@ -47,6 +47,25 @@ impl Family {
             return None;
         }
         self.map_extent(extent).ok()
+    }
+
+    /// The extent of `offset`, if the file has it.
+    fn extent_in_file(&self, offset: u64) -> Option<Extent> {
+        let count = self.header().extents.load(Acquire) as usize;
+        Extent::of(offset).filter(|extent| extent.0 < count)
+    }
+
+    /// False if `offset` lies in a part of the file that this process has no room to map.
+    pub(crate) fn can_map(&self, offset: u64) -> bool {
+        self.extent_in_file(offset)
+            .is_none_or(|extent| self.base(extent).is_some())
+    }
+
+    /// False if this process has no room to map the run, or to count its references to it.
+    pub(crate) fn can_hold(&self, run: Run) -> bool {
+        self.extent_in_file(run.0).is_none_or(|extent| {
+            self.base(extent).is_some() && self.references(extent, 0).is_some()
+        })
     }
 
     #[cold]

@@ -204,9 +204,11 @@ impl Family {
             }
             ftruncate(self.file(), next.end()).map_err(|_| OutOfMemory)?;
             crash::step();
+            // Before others see it: a process without room for it mustn't make the family larger
+            // each time it tries.
+            self.map_extent(next).map_err(|_| OutOfMemory)?;
             // Release: who sees the number may map the extent; pairs with `base`.
             header.extents.fetch_add(1, Release);
-            self.base(next).ok_or(OutOfMemory)?;
             let first = next.first_cell();
             if next.cells() - first >= cells {
                 return Ok((next, first));

@@ -74,6 +74,15 @@ impl<'a> Record<'a> {
     }
 }
 
+/// Why there is nothing to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// This process has no room to map it.
+    NotMapped,
+    /// Somebody has overwritten the shared memory.
+    Corrupted,
+}
+
 /// A segment that is mapped here.
 #[derive(Clone, Copy)]
 pub(super) struct Segment {
@@ -106,6 +115,19 @@ impl Segment {
             records,
             capacity,
         })
+    }
+
+    /// The segment at `address`, if that isn't null. (One that can't be mapped here isn't the same
+    /// as none.)
+    #[inline]
+    pub(super) fn unless_null(
+        storage: Storage,
+        address: Address,
+    ) -> Result<Option<Self>, OutOfMemory> {
+        if address.is_null() {
+            return Ok(None);
+        }
+        Self::at(storage, address).map(Some).ok_or(OutOfMemory)
     }
 
     /// A new segment after `last`, linked by `link`, larger than that, for a record of `length` bytes at least.
@@ -202,34 +224,41 @@ impl Segment {
 
     /// Reads the record at `cursor` (`read` gets its tag, its message, and whether that begins with
     /// the name of a blob), or at the start of the next segment, and says where the
-    /// one after it is. `None` if there can't be one there.
+    /// one after it is.
     #[inline]
     pub(super) fn read<R>(
         storage: Storage,
         cursor: Cursor,
         read: impl FnOnce(u32, &[u8], bool) -> R,
-    ) -> Option<(R, Cursor)> {
+    ) -> Result<(R, Cursor), Unreadable> {
         let Cursor {
             segment: mut address,
             mut position,
         } = cursor;
         loop {
-            let segment = Self::at(storage, address)?;
+            let Some(segment) = Self::at(storage, address) else {
+                return Err(if storage.can_map(address) {
+                    Unreadable::Corrupted
+                } else {
+                    Unreadable::NotMapped
+                });
+            };
             if position % 8 != 0 {
-                return None;
+                return Err(Unreadable::Corrupted);
             }
             if segment.has_room(position, RECORD_HEADER) {
                 let (marked, tag) = segment.read_header(position);
                 if marked != JUMP {
                     let (length, has_blob) = (marked & !WITH_BLOB, marked & WITH_BLOB != 0);
-                    let padded = length.checked_next_multiple_of(8)?;
-                    let end = position.checked_add(RECORD_HEADER)?.checked_add(padded)?;
-                    if end > segment.capacity {
-                        return None;
-                    }
+                    let end = length
+                        .checked_next_multiple_of(8)
+                        .and_then(|padded| padded.checked_add(RECORD_HEADER))
+                        .and_then(|record| record.checked_add(position))
+                        .filter(|&end| end <= segment.capacity)
+                        .ok_or(Unreadable::Corrupted)?;
                     let result = segment
                         .with_message(position, length, |message| read(tag, message, has_blob));
-                    return Some((
+                    return Ok((
                         result,
                         Cursor {
                             segment: address,

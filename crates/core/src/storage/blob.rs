@@ -53,6 +53,11 @@ impl BlobName {
         })
     }
 
+    /// False if this process has no room to map it.
+    pub(crate) fn can_be_taken(self, family: &Family) -> bool {
+        family.can_hold(self.run)
+    }
+
     /// Takes the blob of a message that is being taken by storing `value` in `count`.
     pub(crate) fn take(
         self,
