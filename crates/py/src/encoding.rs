@@ -11,7 +11,7 @@
 //! of anything, and a list or dict that is met twice, for it must be one object afterwards, too.
 //! What is decoded came from another process and is checked.
 
-use core::cell::{Cell, RefCell};
+use core::cell::RefCell;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
@@ -85,19 +85,23 @@ impl Encoder {
     }
 
     fn dict(&mut self, dict: &Bound<'_, PyDict>, depth: u32) -> Option<()> {
-        let count = dict.len();
-        self.begin(mark::DICT, count)?;
-        let (shared, walked_over) = (RefCell::new(self), Cell::new(0));
-        // Locked, for a dict that changes under its iterator is an error. (None of this runs any
-        // code of Python's.)
+        if dict.len() > MOST_ELEMENTS {
+            return None;
+        }
+        let pairs = RefCell::new(Vec::with_capacity(dict.len()));
+        // All at once, and locked, for PyO3 panics at a dict that changes under its iterator. To
+        // lock an element meanwhile, a dict or a text, could mean to wait, which opens the lock.
         let walked = dict.locked_for_each(|key, value| {
-            let mut encoder = shared.borrow_mut();
-            let fits =
-                encoder.element(&key, depth).is_some() && encoder.element(&value, depth).is_some();
-            walked_over.set(walked_over.get() + usize::from(fits));
+            pairs.borrow_mut().push((key, value));
             Ok(())
         });
-        (walked.is_ok() && walked_over.get() == count).then_some(())
+        walked.ok()?;
+        let pairs = pairs.into_inner();
+        self.begin(mark::DICT, pairs.len())?;
+        pairs.iter().try_for_each(|(key, value)| {
+            self.element(key, depth)?;
+            self.element(value, depth)
+        })
     }
 
     fn begin(&mut self, mark: u8, count: usize) -> Option<()> {
