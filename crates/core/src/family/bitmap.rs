@@ -63,11 +63,16 @@ impl Bitmap<'_> {
         let mut start = from;
         let mut bit = from;
         while bit < end {
+            if bit == start {
+                // Mostly this is a long way.
+                bit += self.words_taken_from(bit);
+                start = bit;
+            }
             let rest = self.word(bit / BITS) >> (bit % BITS);
             let left_in_word = BITS - bit % BITS;
             let clear = rest.trailing_zeros().min(left_in_word);
             bit += clear;
-            if bit.min(end) - start >= length {
+            if bit.min(end) >= start.saturating_add(length) {
                 return Some(start);
             }
             if clear < left_in_word {
@@ -77,6 +82,18 @@ impl Bitmap<'_> {
             }
         }
         None
+    }
+
+    /// How many bits, from one that begins a word, lie in words without a clear bit.
+    fn words_taken_from(self, bit: u32) -> u32 {
+        let rest = self.0.get((bit / BITS) as usize..).unwrap_or(&[]);
+        if bit % BITS != 0 {
+            return 0;
+        }
+        let taken = rest
+            .iter()
+            .take_while(|word| word.load(Ordering::Relaxed) == u64::MAX);
+        u32::try_from(taken.count()).map_or(0, |words| words.saturating_mul(BITS))
     }
 
     /// All runs of clear bits in `from..end`, each as its first bit and the one after its last.
