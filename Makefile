@@ -25,7 +25,7 @@ lint: ## check form and types only
 
 stress: ## run the stress tests of the core
 	@$(call needs,crates/core/tests/stress*.rs)
-	cargo test $(CORE) --release --test 'stress*' -- --include-ignored
+	cargo test $(CORE) --release --test 'stress*' --test family -- --include-ignored
 
 # Optimized, for there are many; not across crates, for that takes longer than it saves.
 loom: ## check the interleavings of the core with loom

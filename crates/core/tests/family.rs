@@ -610,6 +610,9 @@ fn blob(number: u32) -> Option<Blob> {
 
 const BLOB: usize = 20_000;
 
+/// As many as a quick run has time for.
+const KILLS: u32 = 300;
+
 fn put_message(queue: &Queue, number: u32) -> Put {
     let message = message(number);
     let (head, tail) = message.split_at(4);
@@ -650,11 +653,10 @@ fn get(queue: &Queue, patience: Patience) -> Option<u32> {
     }
 }
 
-fn producers_are_killed(capacity: u32) {
+fn producers_are_killed(capacity: u32, kills: u32) {
     let _alone = alone();
     let mut random = Random(42 + u64::from(capacity));
     let before = census();
-    let kills = 300;
     {
         let queue = queue(capacity);
         for _ in 0..kills {
@@ -689,20 +691,31 @@ fn producers_are_killed(capacity: u32) {
 
 #[test]
 fn a_queue_survives_its_producers() {
-    producers_are_killed(0);
+    producers_are_killed(0, KILLS);
 }
 
 #[test]
 fn a_bounded_queue_survives_its_producers() {
-    producers_are_killed(3);
+    producers_are_killed(3, KILLS);
 }
 
 #[test]
 fn a_queue_survives_its_consumers() {
+    consumers_are_killed(KILLS);
+}
+
+#[test]
+#[ignore = "takes minutes: make stress"]
+fn a_queue_survives_thousands_of_kills() {
+    producers_are_killed(0, 10 * KILLS);
+    producers_are_killed(3, 10 * KILLS);
+    consumers_are_killed(10 * KILLS);
+}
+
+fn consumers_are_killed(kills: u32) {
     let _alone = alone();
     let mut random = Random(7);
     let before = census();
-    let kills = 300;
     {
         let (queue, results) = (queue(0), queue(0));
         let mut put = 0;
@@ -742,7 +755,7 @@ fn a_queue_survives_its_consumers() {
         assert!(rest.is_sorted());
         assert!(rest.iter().all(|&number| seen.insert(number)));
         let lost = u64::from(put) - seen.len() as u64;
-        assert!(lost <= kills, "{lost} lost in {kills} kills");
+        assert!(lost <= u64::from(kills), "{lost} lost in {kills} kills");
     }
     assert_eq!(census(), before);
 }
