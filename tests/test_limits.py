@@ -30,48 +30,33 @@ ITEMS = """
 """
 
 
-@only_processes
-def test_a_large_item_beyond_the_address_space_is_a_memory_error() -> None:
-    program = (
-        ITEMS
-        + """
+ADDRESS_SPACE = """
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     limit(resource.RLIMIT_AS, used + (32 << 20))
+"""
+FILE_SIZE = """
+    limit(resource.RLIMIT_FSIZE, 16 << 20)
+"""
+REFUSED = """
     try:
         queue.put(large)
     except MemoryError as error:
         print("refused:", error)
     queue.put("after")
     print(queue.get(), len(queue.get()), queue.get(), queue.empty())
-    """
-    )
-    finished = run_python(program)
-    assert "refused: " in finished.stdout
-    assert finished.stdout.endswith("before 100000 after True\n")
-    assert finished.returncode == 0
+"""
 
 
 @only_processes
-def test_a_large_item_beyond_the_file_size_is_a_memory_error() -> None:
-    program = (
-        ITEMS
-        + """
-    limit(resource.RLIMIT_FSIZE, 16 << 20)
-    try:
-        queue.put(large)
-    except MemoryError as error:
-        print("refused:", error)
-    queue.put("after")
-    print(queue.get(), len(queue.get()), queue.get(), queue.empty())
-    """
-    )
-    finished = run_python(program)
+@pytest.mark.parametrize("limit", [ADDRESS_SPACE, FILE_SIZE], ids=["address space", "file size"])
+def test_a_large_item_beyond_a_limit_is_a_memory_error(limit: str) -> None:
+    finished = run_python(ITEMS + limit + REFUSED)
     assert "refused: " in finished.stdout
     assert finished.stdout.endswith("before 100000 after True\n")
     assert finished.returncode == 0
 
 
-# Each runs it with a /dev/shm of their own, so that nobody else's is touched.
+# Each is done in mounts of its own, so that nobody else's /dev/shm is touched.
 SHM = {
     "absent": "mount -t tmpfs -o size=64k none /dev && mknod -m 666 /dev/null c 1 3"
     " && mknod -m 666 /dev/urandom c 1 9",

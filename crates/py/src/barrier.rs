@@ -72,6 +72,7 @@ impl Barrier {
         action: Option<Bound<'_, PyAny>>,
         timeout: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
+        let is_deferred = derived::is_deferred();
         let number = parties.named("parties")?;
         let parties = u32::try_from(number)
             .ok()
@@ -90,7 +91,7 @@ impl Barrier {
         }
         let object = object::make("Barrier", |it: &sync::Barrier| it.initialize(parties))?;
         let settings = OnceLock::new();
-        if !derived::is_deferred() {
+        if !is_deferred {
             settings.get_or_init(|| Settings {
                 action: action.map(Bound::unbind),
                 timeout: timeout.map(Bound::unbind),

@@ -131,9 +131,10 @@ impl Condition {
     #[new]
     #[pyo3(signature = (lock = None))]
     fn new(py: Python<'_>, lock: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let is_deferred = derived::is_deferred();
         let object = object::make("Condition", |_: &sync::Condition| {})?;
         let guard = OnceLock::new();
-        if !derived::is_deferred() {
+        if !is_deferred {
             let lock = match lock {
                 Some(lock) => AnyLock::new(lock)?,
                 None => AnyLock::new(&PyType::new::<RLock>(py).call0()?)?,

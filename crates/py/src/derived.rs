@@ -23,7 +23,8 @@ thread_local! {
 }
 
 /// Whether the arguments of the instance that is being made come with `__init__`. To be asked
-/// once by a constructor.
+/// once, by a constructor, before anything that could run code of Python's (which might make another
+/// instance) or collect garbage.
 pub(crate) fn is_deferred() -> bool {
     IS_DEFERRED.take()
 }

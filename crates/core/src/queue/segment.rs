@@ -130,7 +130,8 @@ impl Segment {
         Self::at(storage, address).map(Some).ok_or(OutOfMemory)
     }
 
-    /// A new segment after `last`, linked by `link`, larger than that, for a record of `length` bytes at least.
+    /// A new segment, linked by `link` and larger than the `last` one, for a record of `length`
+    /// bytes at least.
     pub(super) fn allocate(
         storage: Storage,
         link: &AtomicU64,
