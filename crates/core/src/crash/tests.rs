@@ -216,28 +216,60 @@ fn a_queue_with_blobs_left_by_a_consumer() {
 fn a_queue_dropped_whose_memory_is_used_again() {
     let _alone = alone();
     let before = census();
+    let fill = |queue: &Queue| {
+        assert_eq!(put(queue, b"first"), Put::Done);
+        for byte in 0..4 {
+            assert_eq!(put_blob(queue, filled(byte)), Put::Done);
+        }
+        assert!(get(queue).is_some());
+    };
+    // Made before: then its first segment gets the place of the other's, which is freed.
+    let mut other = Some(new::<Queue>());
     die_everywhere(
         || {
             let queue = new::<Queue>();
-            for byte in 0..4 {
-                assert_eq!(put_blob(&queue, filled(byte)), Put::Done);
-            }
-            drop(get_blob(&queue));
+            fill(&queue);
             drop(queue);
         },
         |_| {
-            let other = new::<Queue>();
-            for byte in 0..4 {
-                assert_eq!(put_blob(&other, filled(byte)), Put::Done);
-            }
+            let filled = other.take().expect("made for this time");
+            fill(&filled);
             family().reap_dead();
             for byte in 0..4 {
-                assert_eq!(get_blob(&other).map(|blob| first_byte(&blob)), Some(byte));
+                assert_eq!(get_blob(&filled).map(|blob| first_byte(&blob)), Some(byte));
             }
-            drop(other);
+            drop(filled);
             assert_eq!(census(), before);
+            other = Some(new::<Queue>());
         },
     );
+}
+
+/// What a dead producer left is put right before the next one, which needs no memory, changes the
+/// count that tells whether it was done.
+#[test]
+fn a_blob_put_before_a_plain_message() {
+    let _alone = alone();
+    let before = census();
+    for steps in 0.. {
+        let queue = new::<Queue>();
+        // Whatever segment is needed is there.
+        assert_eq!(put(&queue, b"first"), Put::Done);
+        let producer = die_at(steps, || assert_eq!(put_blob(&queue, filled(1)), Put::Done));
+        assert_eq!(put(&queue, b"plain"), Put::Done);
+        assert_eq!(get(&queue).as_deref(), Some(&b"first"[..]));
+        if queue.len() == 2 {
+            assert_eq!(get_blob(&queue).map(|blob| first_byte(&blob)), Some(1));
+        }
+        assert_eq!(get(&queue).as_deref(), Some(&b"plain"[..]));
+        // Neither the dead's nor the family's, for ever.
+        assert_eq!(census().0, before.0 + 1, "killed at step {steps}");
+        drop(queue);
+        if producer == Child::Finished {
+            break;
+        }
+    }
+    assert_eq!(census(), before);
 }
 
 /// A child killed at any step of a reaper's work, which it does for another that was killed.
