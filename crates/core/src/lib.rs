@@ -20,6 +20,7 @@ pub mod futex;
 #[cfg(loom)]
 pub mod model;
 pub mod park;
+pub mod pool;
 mod primitive;
 pub mod process;
 pub mod queue;

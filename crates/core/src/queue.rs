@@ -26,6 +26,8 @@
 //!    left belongs to nobody.
 //! 4. No code of the user runs while a mutex is held, except `read`, which must only copy.
 //! 5. What is read from shared memory is checked before it is used as a length or address.
+//! 6. Who takes a message with a claim has written it down, in a word of its own, from the moment
+//!    on that the message is taken: `claim` says how.
 //!
 //! (Longer than our files should be: putting and getting are halves of one protocol, and these
 //! invariants are checked by reading them side by side.)
@@ -41,10 +43,12 @@ use crate::storage::{Address, Blob, BlobName, Kind, OutOfMemory, Shareable, Stor
 use crate::sync::mutex::{Locked, Tried};
 
 mod bell;
+mod claim;
 mod segment;
 mod side;
 
 use bell::Bell;
+use claim::{Claim, StagedClaim};
 pub use segment::MAX_MESSAGE;
 use segment::{Cursor, Record, Segment, Unreadable};
 use side::Side;
@@ -70,6 +74,7 @@ pub struct Queue {
     done: AtomicU32,
     /// Rings for those who join.
     all_done: Bell,
+    claim: StagedClaim,
 }
 
 // SAFETY: repr(C), atomics only, zero is an empty queue; addresses and lengths in it are
@@ -494,10 +499,22 @@ impl Queue {
         storage: Storage,
         read: impl FnOnce(u32, &[u8]) -> R,
     ) -> Attempt<Get<Taken<R>>> {
+        self.try_get_claimed(storage, None, read)
+    }
+
+    /// As [`Queue::try_get_with_blob`]; the first 8 bytes of the message are written to `claim`, a
+    /// word of this storage, in one step with taking it.
+    #[inline]
+    pub fn try_get_claimed<R>(
+        &self,
+        storage: Storage,
+        claim: Option<&AtomicU64>,
+        read: impl FnOnce(u32, &[u8]) -> R,
+    ) -> Attempt<Get<Taken<R>>> {
         if self.consumers.mutex.try_lock_briefly(storage) == Tried::Busy {
             return Attempt::WouldWait;
         }
-        match self.get_locked(storage, read) {
+        match self.get_locked(storage, claim, read) {
             Ok(Get::Empty) | Err(_) => Attempt::WouldWait,
             Ok(outcome) => Attempt::Ended(outcome),
         }
@@ -521,6 +538,18 @@ impl Queue {
         storage: Storage,
         patience: Patience,
         park: &impl Park,
+        read: impl FnOnce(u32, &[u8]) -> R,
+    ) -> Get<Taken<R>> {
+        self.get_claimed(storage, None, patience, park, read)
+    }
+
+    /// As [`Queue::get_with_blob`], with a claim as [`Queue::try_get_claimed`].
+    pub fn get_claimed<R>(
+        &self,
+        storage: Storage,
+        claim: Option<&AtomicU64>,
+        patience: Patience,
+        park: &impl Park,
         mut read: impl FnOnce(u32, &[u8]) -> R,
     ) -> Get<Taken<R>> {
         let (mut has_waited, mut has_slept) = (false, false);
@@ -533,7 +562,7 @@ impl Queue {
                 Locked::Interrupted => break Get::Interrupted,
             }
             let put = self.producers.count.load(Ordering::Acquire);
-            let deadline = match (self.get_locked(storage, read), patience) {
+            let deadline = match (self.get_locked(storage, claim, read), patience) {
                 (Ok(outcome), _) => break outcome,
                 (Err(_), Patience::None) => break Get::Empty,
                 (Err(unused), Patience::Until(deadline)) => {
@@ -623,6 +652,9 @@ impl Queue {
     /// Finishes what a consumer that died had begun.
     #[cold]
     fn mend_consumers(&self, storage: Storage) {
+        // A blob that was changing hands with the commit decides whether that has happened.
+        storage.mend();
+        self.claim.mend(storage, self.consumers.is_committed());
         self.consumers.mend(storage, &self.producers);
         let segment = self.consumers.cursor().segment;
         if !segment.is_null() {
@@ -636,6 +668,7 @@ impl Queue {
     fn get_locked<R, F: FnOnce(u32, &[u8]) -> R>(
         &self,
         storage: Storage,
+        claim: Option<&AtomicU64>,
         read: F,
     ) -> Result<Get<Taken<R>>, F> {
         if !self.has_message() {
@@ -643,10 +676,11 @@ impl Queue {
             return Err(read);
         }
         let start = self.start();
-        let mut blob = None;
+        let (mut blob, mut staged) = (None, None);
         let read = |tag, message: &[u8], has_blob| {
             let (name, message) = split_name(message, has_blob);
             blob = name;
+            staged = claim.map(|word| Claim::new(word, message));
             read(tag, message)
         };
         let result = Segment::read(storage, start, read).and_then(|taken| {
@@ -666,11 +700,24 @@ impl Queue {
             }
         };
         let mut is_complete = true;
+        if let Some(staged) = &staged {
+            self.claim.stage(storage, staged);
+        }
         let blob = if let Some((name, family)) = blob.zip(storage.family()) {
-            let take = |count: &AtomicU32, value| name.take(family, count, value);
-            let taken = self.consumers.commit_by(end, take);
+            let taken = self.consumers.commit_by(end, |count, value| {
+                let taken = name.take(family, count, value);
+                self.claim.settle(staged.as_ref());
+                taken
+            });
             is_complete = taken.is_some();
             taken
+        } else if staged.is_some() {
+            self.consumers.commit_by(end, |count, value| {
+                // Release: as in `Side::commit`.
+                count.store(value, Ordering::Release);
+                self.claim.settle(staged.as_ref());
+            });
+            None
         } else {
             self.consumers.commit(end);
             None
@@ -822,6 +869,34 @@ impl Queue {
                 Err(_) => break,
             }
         }
+    }
+
+    /// Gives each message that nobody has taken the tag that `retag` answers for it, given its tag
+    /// and bytes; one that gets the same tag stays as it is. Once this has returned, who takes such
+    /// a message sees the new tag. `retag` must not come back to this queue, or panic.
+    pub fn retag(&self, storage: Storage, mut retag: impl FnMut(u32, &[u8]) -> u32) {
+        if self.consumers.mutex.lock(storage) {
+            self.mend_consumers(storage);
+        }
+        let mut cursor = self.start();
+        for _ in 0..self.len() {
+            let rewritten = Segment::rewrite_tag(storage, cursor, |tag, message, has_blob| {
+                retag(tag, split_name(message, has_blob).1)
+            });
+            match rewritten {
+                Ok(next) => cursor = next,
+                Err(_) => break,
+            }
+        }
+        self.consumers.mutex.unlock(storage);
+    }
+
+    /// Sees to it that what a consumer that died has taken is in its claim.
+    pub fn settle_claims(&self, storage: Storage) {
+        if self.consumers.mutex.lock(storage) {
+            self.mend_consumers(storage);
+        }
+        self.consumers.mutex.unlock(storage);
     }
 
     /// Hands the messages of a private queue that is being freed to the disposer.

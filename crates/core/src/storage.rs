@@ -84,15 +84,16 @@ pub enum Kind {
     Barrier = 6,
     Queue = 7,
     Blob = 8,
+    Seat = 9,
 }
 
 impl Kind {
     /// Reads a kind back from a number.
     #[must_use]
     pub fn from_bits(bits: u32) -> Option<Self> {
-        use Kind::{Barrier, Blob, Condition, Event, Lock, Queue, RLock, Semaphore};
+        use Kind::{Barrier, Blob, Condition, Event, Lock, Queue, RLock, Seat, Semaphore};
         [
-            Lock, RLock, Semaphore, Event, Condition, Barrier, Queue, Blob,
+            Lock, RLock, Semaphore, Event, Condition, Barrier, Queue, Blob, Seat,
         ]
         .into_iter()
         .find(|&kind| kind as u32 == bits)
@@ -252,6 +253,11 @@ impl Storage {
             }
             Self::Shared(family) => family.free_linked(Run::of_data(address.0), link, next),
         }
+    }
+
+    /// The address of a word of this storage, if others may need it because who uses it died.
+    pub(crate) fn address_of<T>(self, word: &T) -> Option<Address> {
+        self.family().map(|family| Address(family.offset_of(word)))
     }
 
     /// False if `address` lies in shared memory that this process has no room to map.

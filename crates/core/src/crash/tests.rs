@@ -8,6 +8,7 @@ use super::testing::{Child, NEVER, alone, arm, die_at, die_everywhere, only_stop
 use crate::deadline::Deadline;
 use crate::family::Family;
 use crate::park::Uninterruptible;
+use crate::pool::Seat;
 use crate::primitive::{AtomicU32, Ordering};
 use crate::queue::{Get, Patience, Put, Queue};
 use crate::storage::{Blob, Object, Shareable, Storage};
@@ -353,6 +354,80 @@ fn a_get() {
         );
         drop(queue);
     }
+}
+
+/// A task on its way: its number, and whether it comes with a blob.
+fn put_task(queue: &Queue, number: u64, has_blob: bool) {
+    let message = number.to_le_bytes();
+    let outcome = if has_blob {
+        let blob = filled(1);
+        let message: [&[u8]; 1] = [&message];
+        let patience = Patience::None;
+        let put = queue.put_with_blob(shared(), 0, &message, blob, patience, &Uninterruptible);
+        put.0
+    } else {
+        put(queue, &message)
+    };
+    assert_eq!(outcome, Put::Done);
+}
+
+fn claim_task(queue: &Queue, seat: &Seat) -> Option<u64> {
+    let read = |_, message: &[u8]| u64::from_le_bytes(message.try_into().expect("a number"));
+    let patience = Patience::None;
+    match queue.get_claimed(
+        shared(),
+        Some(seat.claim()),
+        patience,
+        &Uninterruptible,
+        read,
+    ) {
+        Get::Got((number, blob)) => {
+            assert_eq!(blob.is_some(), number % 2 == 0);
+            Some(number)
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn a_task_claimed() {
+    let _alone = alone();
+    let before = census();
+    let queue = new::<Queue>();
+    let seat = new::<Seat>();
+    let fill = || {
+        for number in 1..=4 {
+            put_task(&queue, number, number % 2 == 0);
+        }
+    };
+    fill();
+    die_everywhere(
+        || {
+            for number in 1..=4 {
+                assert_eq!(claim_task(&queue, &seat), Some(number));
+                assert_eq!(seat.task(), Some(number));
+            }
+        },
+        |child| {
+            queue.settle_claims(shared());
+            let taken = 4 - u64::from(queue.len());
+            assert!(child == Child::Killed || taken == 4);
+            // What isn't in the queue was taken one by one, and the seat has the last of it.
+            assert_eq!(seat.task().unwrap_or(0), taken);
+            for number in taken + 1..=4 {
+                assert_eq!(get_number(&queue), Some(number));
+            }
+            assert_eq!(get_number(&queue), None);
+            seat.clear();
+            fill();
+        },
+    );
+    drop((queue, seat));
+    assert_eq!(census(), before);
+}
+
+fn get_number(queue: &Queue) -> Option<u64> {
+    get(queue).map(|message| u64::from_le_bytes(message.try_into().expect("a number")))
 }
 
 fn at_once() -> Option<Deadline> {

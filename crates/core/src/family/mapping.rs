@@ -27,7 +27,7 @@ impl Family {
     }
 
     /// The offset of a word that lies in this family's memory, as it is mapped here.
-    pub(super) fn offset_of<T>(&self, word: &T) -> u64 {
+    pub(crate) fn offset_of<T>(&self, word: &T) -> u64 {
         let address = core::ptr::from_ref(word).addr();
         let found = (0..MAX_EXTENTS).map(Extent).find_map(|extent| {
             let base = self.extents[extent.0].load(Acquire).addr();

@@ -257,7 +257,7 @@ impl Family {
             Some(Kind::Lock) => self.payload(run, |it: &Lock| it.destroy(storage)),
             Some(Kind::RLock) => self.payload(run, |it: &RLock| it.destroy(storage)),
             // They own nothing beside themselves.
-            Some(Kind::Event | Kind::Blob) | None => None,
+            Some(Kind::Event | Kind::Blob | Kind::Seat) | None => None,
         };
         self.free(run);
     }

@@ -94,6 +94,26 @@ pub(super) struct Segment {
     capacity: u32,
 }
 
+/// A record that was found, and checked to lie within its segment.
+struct Found {
+    segment: Segment,
+    position: u32,
+    length: u32,
+    tag: u32,
+    has_blob: bool,
+    end: u32,
+}
+
+impl Found {
+    #[inline]
+    fn end(&self) -> Cursor {
+        Cursor {
+            segment: self.segment.address,
+            position: self.end,
+        }
+    }
+}
+
 impl Segment {
     /// The segment at `address`; `None` if there can't be one.
     #[inline]
@@ -232,6 +252,37 @@ impl Segment {
         cursor: Cursor,
         read: impl FnOnce(u32, &[u8], bool) -> R,
     ) -> Result<(R, Cursor), Unreadable> {
+        let found = Self::find(storage, cursor)?;
+        let result = found
+            .segment
+            .with_message(found.position, found.length, |message| {
+                read(found.tag, message, found.has_blob)
+            });
+        Ok((result, found.end()))
+    }
+
+    /// Changes the tag of the record at `cursor` to what `retag` makes of it, with one store. Under
+    /// the consumers' mutex.
+    pub(super) fn rewrite_tag(
+        storage: Storage,
+        cursor: Cursor,
+        retag: impl FnOnce(u32, &[u8], bool) -> u32,
+    ) -> Result<Cursor, Unreadable> {
+        let found = Self::find(storage, cursor)?;
+        let Found { segment, tag, .. } = found;
+        let changed = segment.with_message(found.position, found.length, |message| {
+            retag(tag, message, found.has_blob)
+        });
+        if changed != tag {
+            let (marked, _) = segment.read_header(found.position);
+            segment.write_header(found.position, marked, changed);
+        }
+        Ok(found.end())
+    }
+
+    /// Finds the record at `cursor`, or at the start of the next segment.
+    #[inline]
+    fn find(storage: Storage, cursor: Cursor) -> Result<Found, Unreadable> {
         let Cursor {
             segment: mut address,
             mut position,
@@ -257,15 +308,14 @@ impl Segment {
                         .and_then(|record| record.checked_add(position))
                         .filter(|&end| end <= segment.capacity)
                         .ok_or(Unreadable::Corrupted)?;
-                    let result = segment
-                        .with_message(position, length, |message| read(tag, message, has_blob));
-                    return Ok((
-                        result,
-                        Cursor {
-                            segment: address,
-                            position: end,
-                        },
-                    ));
+                    return Ok(Found {
+                        segment,
+                        position,
+                        length,
+                        tag,
+                        has_blob,
+                        end,
+                    });
                 }
             }
             // Acquire: pairs with the Release of the link.

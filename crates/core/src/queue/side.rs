@@ -53,7 +53,7 @@ impl Side {
     pub(super) fn mend(&self, storage: Storage, other: &Self) {
         // A blob that was changing hands with the commit.
         storage.mend();
-        if self.synced.load(Ordering::Relaxed) != self.count.load(Ordering::Relaxed) {
+        if self.is_committed() {
             self.advance(Cursor {
                 segment: Address::from_bits(self.staged_segment.load(Ordering::Relaxed)),
                 position: self.staged_position.load(Ordering::Relaxed),
@@ -61,6 +61,11 @@ impl Side {
         }
         // What the dead saw of the other side, we haven't seen.
         self.look_at(other);
+    }
+
+    /// Whether the holder of the mutex that died had stored its `count`, and the rest isn't done.
+    pub(super) fn is_committed(&self) -> bool {
+        self.synced.load(Ordering::Relaxed) != self.count.load(Ordering::Relaxed)
     }
 
     pub(super) fn cursor(&self) -> Cursor {
