@@ -5,6 +5,7 @@ They are in a module of their own, which imports little, because every worker pr
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -194,3 +195,16 @@ def kill_oneself(_: object = None) -> None:
 
 def exit_at_once(_: object = None) -> None:
     os._exit(7)
+
+
+def crash(_: object = None) -> None:
+    """Have the kernel end this process for reading where nothing is."""
+    ctypes.string_at(0)
+
+
+def outcome(call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - whatever it is
+    """Return what a call returns, or the exception that it raises."""
+    try:
+        return call(*args)
+    except Exception as error:  # noqa: BLE001 - that is the outcome
+        return error

@@ -15,14 +15,14 @@ import re
 import signal
 import threading
 import traceback
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import pool_tasks as tasks
-from freethreading import Barrier, Event, Lock, Queue, WorkerPoolExecutor
+from freethreading import Barrier, Event, Lock, Queue, WorkerDiedError, WorkerPoolExecutor
 from freethreading._errors import TaskError
 from support import run_python, wait_until
 from test_worker import (
@@ -50,6 +50,7 @@ def executor() -> Iterator[WorkerPoolExecutor]:
     """Return an executor with two workers that the tests share: none of them may harm it."""
     with WorkerPoolExecutor(2, tasks.keep, (Barrier(2),)) as shared:
         assert sorted(shared.map(tasks.meet, range(2), timeout=DEADLINE)) == [0, 1]  # both run now
+        wait([shared.submit(tasks.square, 1)], DEADLINE)  # and who looks after them
         yield shared
 
 
@@ -606,12 +607,24 @@ def test_a_future_can_be_cancelled_until_it_runs() -> None:
 
 @only_processes
 @pytest.mark.parametrize("die", [tasks.kill_oneself, tasks.exit_at_once])
-def test_a_worker_that_dies_breaks_the_executor(die: Callable[[], None]) -> None:
+def test_a_worker_that_dies_fails_its_task_only(die: Callable[[], None]) -> None:
     with WorkerPoolExecutor(2) as executor:
-        with pytest.raises(BrokenProcessPool):
+        event = Event()
+        other = executor.submit(tasks.wait_for, event)
+        with pytest.raises(WorkerDiedError, match=f"while it ran {die.__name__}") as caught:
             executor.submit(die).result(DEADLINE)
-        with pytest.raises(BrokenProcessPool):
-            executor.submit(tasks.square, 1).result(DEADLINE)
+        assert isinstance(caught.value, BrokenProcessPool)
+        event.set()
+        assert other.result(DEADLINE) is True
+        assert executor.submit(tasks.square, 2).result(DEADLINE) == 4
+
+
+@only_processes
+def test_workers_are_replaced_when_they_have_run_their_tasks() -> None:
+    with WorkerPoolExecutor(2, max_tasks_per_child=3) as executor:
+        pids = list(executor.map(tasks.identity, range(20), timeout=DEADLINE))
+    assert max(pids.count(pid) for pid in pids) == 3
+    assert len(set(pids)) >= 7
 
 
 # --- whole programs -------------------------------------------------------------------------

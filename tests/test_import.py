@@ -32,7 +32,7 @@ NAMES = {
     "WorkerPoolExecutor",
 }
 # What later work added on purpose; each is documented.
-ADDITIONS = {"OwnerDiedError"}
+ADDITIONS = {"OwnerDiedError", "WorkerDiedError"}
 
 every_name = pytest.mark.parametrize("name", sorted(NAMES | ADDITIONS))
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import pool_tasks as tasks
-from freethreading import Barrier, Event, Lock, Queue, WorkerPool
+from freethreading import Barrier, Event, Lock, Queue, WorkerDiedError, WorkerPool
 from freethreading._errors import TaskError
 from support import run_python, wait_until
 from test_worker import DEADLINE, SHORT, lasts_at_least, only_processes, only_threads, signature_of
@@ -48,6 +48,8 @@ MAP_NAMES = ["map", "map_async", "starmap", "starmap_async", "imap", "imap_unord
 def pool() -> Iterator[WorkerPool]:
     """Return a pool of two workers that the tests share: none of them may harm it."""
     with WorkerPool(workers=2) as shared:
+        # All of its threads or processes are there before the first test.
+        shared.map_async(tasks.square, range(8), 1).get(DEADLINE)
         yield shared
 
 
@@ -568,9 +570,20 @@ def test_stop_iteration_of_a_task_does_not_look_like_the_end(pool: WorkerPool) -
 def test_the_initializer_runs_once_in_each_worker() -> None:
     counter: Queue[int] = Queue()
     with WorkerPool(3, tasks.count_up, (counter,)) as pool:
+        assert pool.map(tasks.square, range(20), chunksize=1) == [n * n for n in range(20)]
         wait_until(lambda: counter.qsize() == 3, "all workers have started")
         assert pool.map(tasks.square, range(20), chunksize=1) == [n * n for n in range(20)]
         assert counter.qsize() == 3
+
+
+def test_workers_are_started_as_tasks_come() -> None:
+    counter: Queue[int] = Queue()
+    with WorkerPool(3, tasks.count_up, (counter,)) as pool:
+        for number in range(4):
+            assert pool.apply(tasks.square, (number,)) == number * number
+        assert counter.qsize() == 1
+        assert pool.map(tasks.square, [1, 2], 1) == [1, 4]
+        wait_until(lambda: counter.qsize() == 2, "the second worker has started")
 
 
 def test_initargs_may_be_any_iterable() -> None:
@@ -815,80 +828,118 @@ def test_a_callback_may_terminate_the_pool() -> None:
 
 
 @only_processes
-@pytest.mark.parametrize("die", [tasks.kill_oneself, tasks.exit_at_once])
+@pytest.mark.parametrize("die", [tasks.kill_oneself, tasks.exit_at_once, tasks.crash])
 @every_call
-def test_a_worker_that_dies_breaks_the_pool(
+def test_a_worker_that_dies_fails_its_task_only(
     call: Callable[[WorkerPool, Any, Any], Any], die: Callable[[object], None]
 ) -> None:
     """A1: the stdlib's pool waits for ever."""
+    codes = {"kill_oneself": -signal.SIGKILL, "crash": -signal.SIGSEGV, "exit_at_once": 7}
+    exitcode = codes[die.__name__]
     with WorkerPool(2) as pool:
-        expected = "SIGKILL" if die is tasks.kill_oneself else "status 7"
-        with pytest.raises(BrokenProcessPool, match=expected):
+        event = Event()
+        other = pool.apply_async(tasks.wait_for, (event,))
+        expected = signal.Signals(-exitcode).name if exitcode < 0 else "status 7"
+        expected = f"{expected} while it ran {die.__name__}"
+        with pytest.raises(WorkerDiedError, match=expected) as caught:
             call(pool, die, [1])
-        with pytest.raises(BrokenProcessPool, match=expected):
-            call(pool, tasks.repeat, [1])
-    pool.join()
+        error = caught.value
+        assert isinstance(error, BrokenProcessPool)
+        assert (error.exitcode, error.function) == (exitcode, die.__name__)
+        assert error.pid not in {None, os.getpid()}
+        event.set()
+        assert other.get(DEADLINE) is True
+        assert call(pool, tasks.repeat, [1]) in (((1,), {}), [((1,), {})])
+
+
+@only_processes
+def test_only_what_the_dead_worker_had_is_lost() -> None:
+    """Whatever is killed, and whenever: each task has one outcome, and all others go on."""
+    with WorkerPool(3) as pool:
+        results = [pool.apply_async(tasks.square, (n,)) for n in range(50)]
+        doomed = [pool.apply_async(tasks.kill_oneself) for _ in range(5)]
+        results += [pool.apply_async(tasks.square, (n,)) for n in range(50, 100)]
+        assert [result.get(DEADLINE) for result in results] == [n * n for n in range(100)]
+        for result in doomed:
+            with pytest.raises(WorkerDiedError):
+                result.get(DEADLINE)
 
 
 def pool_and_its_processes() -> tuple[WorkerPool, list[BaseProcess]]:
     """Return a new pool of two workers, and the processes that they are."""
     before = set(multiprocessing.active_children())
-    pool = WorkerPool(2)
+    pool = WorkerPool(2, tasks.keep, (Barrier(2),))
+    assert sorted(pool.map(tasks.meet, range(2), 1)) == [0, 1]
     workers = [each for each in multiprocessing.active_children() if each not in before]
     assert len(workers) == 2
     return pool, workers
 
 
 @only_processes
-def test_all_that_waits_learns_of_a_dead_worker() -> None:
+def test_a_killed_worker_is_replaced_by_one_that_runs_what_is_left() -> None:
     event = Event()
+    started: Queue[int] = Queue()
     errors: list[BaseException] = []
-    pool, workers = pool_and_its_processes()
+    pool, _ = pool_and_its_processes()
     with pool:
+        arguments = started, event
         results: list[Any] = [
-            pool.apply_async(tasks.wait_for, (event,), error_callback=errors.append),
-            pool.map_async(tasks.wait_for, [event] * 3, 1, error_callback=errors.append),
-            pool.apply_async(tasks.square, (1,), error_callback=errors.append),
+            pool.apply_async(tasks.report_and_wait, arguments, error_callback=errors.append)
+            for _ in range(6)
         ]
-        iterator = pool.imap_unordered(tasks.wait_for, [event] * 3)
-        workers[0].kill()
-        for result in results:
-            with pytest.raises(BrokenProcessPool, match="SIGKILL"):
-                result.get(DEADLINE)
-        with pytest.raises(BrokenProcessPool, match="SIGKILL"):
-            list(iterator)
-        wait_until(lambda: len(errors) == len(results), "all have been told")
+        for _ in range(2):
+            os.kill(started.get(timeout=DEADLINE), signal.SIGKILL)
+        wait_until(lambda: len(errors) == 2, "both have been told")
+        event.set()
+        outcomes = [tasks.outcome(result.get, DEADLINE) for result in results]
+        assert outcomes.count(True) == 4
+        assert sum(isinstance(error, WorkerDiedError) for error in outcomes) == 2
 
 
 @only_processes
 @pytest.mark.parametrize("count", [1, 2])
-def test_idle_workers_that_are_killed_do_not_keep_the_pool_from_ending(count: int) -> None:
+def test_idle_workers_that_are_killed_are_replaced(count: int) -> None:
     """One of them holds the lock that the others, and the stdlib's `terminate`, wait for."""
     pool, workers = pool_and_its_processes()
     with pool:
-        assert pool.map(tasks.square, range(4), 1) == [0, 1, 4, 9]
         for worker in workers[:count]:
             worker.kill()
+        assert pool.map(tasks.square, range(4), 1) == [0, 1, 4, 9]
     pool.join()
 
 
 @only_processes
 @pytest.mark.parametrize("count", [0, 1, 5, 20])
-def test_workers_killed_amidst_messages_do_not_keep_the_pool_from_ending(count: int) -> None:
+def test_workers_killed_amidst_messages_lose_one_task_each(count: int) -> None:
     """A3: half a message in a pipe, and a lock that nobody will release."""
     pool, workers = pool_and_its_processes()
     with pool:
-        results = pool.imap(bytes, itertools.repeat(1_000_000))
-        sizes = pool.imap(len, itertools.repeat(bytes(200_000)))
+        results = pool.imap(bytes, [1_000_000] * 100)
+        sizes = pool.imap(len, [bytes(200_000)] * 100)
         for _ in range(count):
             assert len(results.next(DEADLINE)) == 1_000_000
             assert sizes.next(DEADLINE) == 200_000
         for worker in workers:
             worker.kill()
-        for iterator in (results, sizes):
-            with pytest.raises(BrokenProcessPool):
-                list(iterator)
+        lost = 0
+        for iterator, expected in ((results, 1_000_000), (sizes, 200_000)):
+            outcomes = [tasks.outcome(iterator.next, DEADLINE) for _ in range(100 - count)]
+            assert isinstance(tasks.outcome(iterator.next, DEADLINE), StopIteration)
+            lost += sum(isinstance(each, WorkerDiedError) for each in outcomes)
+            values = [each for each in outcomes if not isinstance(each, WorkerDiedError)]
+            assert {each if isinstance(each, int) else len(each) for each in values} <= {expected}
+        assert lost <= 2
     pool.join()
+
+
+@only_processes
+def test_workers_that_die_at_their_start_break_the_pool() -> None:
+    """Not an endless respawn."""
+    with WorkerPool(2, tasks.kill_oneself) as pool:
+        with pytest.raises(WorkerDiedError, match="before it could take a task"):
+            pool.apply(tasks.square, (1,))
+        with pytest.raises(WorkerDiedError, match="before it could take a task"):
+            pool.map(tasks.square, [1])
 
 
 # --- whole programs -------------------------------------------------------------------------
@@ -982,7 +1033,7 @@ def test_a_pool_that_is_dropped_warns_and_ends() -> None:
         """
     finished = run_python(program, options=["-W", "always::ResourceWarning"]).check()
     assert finished.stdout == "1\n"
-    assert "unclosed running multiprocessing pool" in finished.stderr
+    assert "unclosed running <freethreading.WorkerPool workers=2>" in finished.stderr
 
 
 @only_processes

@@ -32,6 +32,7 @@ from freethreading._native import (
 # What `typing` calls so; importing it would double the time that importing this package takes.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from freethreading._died import WorkerDiedError
     from freethreading._executor import WorkerPoolExecutor
     from freethreading._pool import WorkerPool
     from freethreading._worker import Worker
@@ -48,6 +49,7 @@ __all__ = [
     "Semaphore",
     "SimpleQueue",
     "Worker",
+    "WorkerDiedError",
     "WorkerPool",
     "WorkerPoolExecutor",
     "active_children",
@@ -61,6 +63,7 @@ __all__ = [
 # What needs multiprocessing or concurrent.futures is imported when it is first asked for.
 _LAZY = {
     "Worker": "freethreading._worker",
+    "WorkerDiedError": "freethreading._died",
     "WorkerPool": "freethreading._pool",
     "WorkerPoolExecutor": "freethreading._executor",
 }

@@ -1,25 +1,29 @@
 """`WorkerPoolExecutor`: the `concurrent.futures` face of the workers.
 
-Here arguments are checked and maps cut into tasks; `_engine` runs them and makes the futures.
+Here arguments are checked; the native engine sends the tasks, and `_crew` has the workers.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 import time
-from collections import deque
+import weakref
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from freethreading._arguments import (
     check_callable,
-    check_items,
     checked_count,
     checked_initializer,
     kind,
 )
-from freethreading._engine import ExecutorOptions, make_executor_engine
-from freethreading._native import check_arguments, check_picklable, usable_cpus
-from freethreading._tasks import Task, in_chunks, run_star_chunk
+from freethreading._backend import get_backend
+from freethreading._crew import Crew, ProcessCrew, ThreadCrew
+from freethreading._futures import TaskFuture
+from freethreading._native import usable_cpus
+from freethreading._results import Late
+from freethreading._tasks import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +31,14 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from typing import Any, Self, Unpack
 
+    from freethreading._native import _Job
+
 T = TypeVar("T")
+
+# Executors over threads are numbered, as the standard library's are.
+_numbers = itertools.count()
+# Results one after the other, in order; as the engine numbers it.
+_ORDERED = 2
 
 
 class _Options(TypedDict, total=False):
@@ -100,16 +111,25 @@ class WorkerPoolExecutor(Executor):
         tasks_per_child = kwargs.get("max_tasks_per_child")
         if tasks_per_child is not None:
             tasks_per_child = checked_count(owner, "max_tasks_per_child", tasks_per_child)
-        self._engine = make_executor_engine(
-            ExecutorOptions(
-                max_workers=count,
-                initializer=None if initializer is None else Task(initializer, arguments),
-                thread_name_prefix=kwargs.get("thread_name_prefix", ""),
-                mp_context=kwargs.get("mp_context"),
-                max_tasks_per_child=tasks_per_child,
+        task = None if initializer is None else Task(initializer, arguments)
+        self._crew: Crew
+        if get_backend() == "threading":
+            prefix = kwargs.get("thread_name_prefix") or f"ThreadPoolExecutor-{next(_numbers)}"
+            self._crew = ThreadCrew(count, task, waits_at_exit=True, thread_name_prefix=prefix)
+        else:
+            context = kwargs.get("mp_context")
+            if context is None and tasks_per_child is not None:
+                context = _replacing_context()
+            self._crew = ProcessCrew(
+                count,
+                task,
+                waits_at_exit=True,
+                mp_context=context,
+                most_tasks=tasks_per_child,
             )
-        )
+        self._engine = self._crew.engine
         self._is_shut_down = False
+        weakref.finalize(self, _dropped, self._crew).atexit = False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:  # noqa: ANN401 - the task's
         """Have `fn(*args, **kwargs)` run in a worker.
@@ -132,9 +152,10 @@ class WorkerPoolExecutor(Executor):
                 (`concurrent.futures.BrokenExecutor`, a subclass).
         """
         owner = "WorkerPoolExecutor.submit"
-        self._check_call(owner, fn)
-        check_arguments(owner, args, kwargs)
-        return self._engine.start(Task(fn, args, kwargs))
+        self._check_open(owner)
+        check_callable(owner, "fn", fn)
+        job = self._engine.call(owner, fn, args, kwargs)
+        return TaskFuture(job, self._crew)
 
     def map(
         self,
@@ -161,18 +182,16 @@ class WorkerPoolExecutor(Executor):
             TimeoutError: By the iterator: the timeout has passed.
         """
         owner = "WorkerPoolExecutor.map"
-        self._check_call(owner, fn)
+        self._check_open(owner)
+        check_callable(owner, "fn", fn)
         size = checked_count(owner, "chunksize", chunksize)
         deadline = None if timeout is None else time.monotonic() + timeout
-        futures: deque[Future[list[T]]] = deque()
-        try:
-            for chunk in in_chunks(zip(*iterables, strict=False), size):
-                check_items(owner, chunk, len(futures) * size)
-                futures.append(self._engine.start(Task(run_star_chunk, (fn, chunk))))
-        except BaseException:
-            _cancel(futures)
-            raise
-        return _results(futures, deadline)
+        items = list(zip(*iterables, strict=False))
+        job = self._engine.map(owner, fn, items, size, star=True, form=_ORDERED)
+        if job.has_unsent():
+            self._crew.collect()
+            job.urge()
+        return _results(job, deadline)
 
     def shutdown(self, wait: bool = True, cancel_futures: bool = False) -> None:
         """Take no more tasks, and free what the workers need as soon as those that there are end.
@@ -184,7 +203,13 @@ class WorkerPoolExecutor(Executor):
             cancel_futures: Cancel the tasks that have not begun.
         """
         self._is_shut_down = True
-        self._engine.shutdown(wait, cancel_futures=cancel_futures)
+        if cancel_futures:
+            self._engine.cancel_pending()
+        if not wait:
+            self._crew.collect()
+        self._crew.close()
+        if wait:
+            self._crew.join("WorkerPoolExecutor.shutdown")
 
     def __enter__(self) -> Self:
         """Return the executor itself.
@@ -200,12 +225,6 @@ class WorkerPoolExecutor(Executor):
         if self._is_shut_down:
             message = f"{owner}: the executor is shut down; make a new one"
             raise RuntimeError(message)
-
-    def _check_call(self, owner: str, fn: object) -> None:
-        """Raise unless tasks are taken and `fn` can be sent."""
-        self._check_open(owner)
-        check_callable(owner, "fn", fn)
-        check_picklable(owner, "fn", fn)
 
 
 def _check_options(owner: str, options: _Options) -> None:
@@ -225,19 +244,36 @@ def _check_options(owner: str, options: _Options) -> None:
         raise TypeError(message)
 
 
-def _results(futures: deque[Future[list[T]]], deadline: float | None) -> Iterator[T]:
-    """Yield the results of all chunks; at the end, whatever ended it, cancel what is left."""
+def _results(job: _Job, deadline: float | None) -> Iterator[Any]:
+    """Yield the results of all tasks; at the end, whatever ended it, cancel what is left."""
     try:
-        while futures:
-            timeout = None if deadline is None else deadline - time.monotonic()
-            values = futures[0].result(timeout)
-            futures.popleft()
-            yield from values
+        while True:
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                value = job.next(timeout)
+            except StopIteration:
+                return
+            except Late:
+                raise TimeoutError from None
+            yield value
     finally:
-        _cancel(futures)
+        job.cancel()
 
 
-def _cancel(futures: Iterable[Future[Any]]) -> None:
-    """Cancel the tasks that have not begun."""
-    for future in futures:
-        future.cancel()
+def _replacing_context() -> BaseContext:
+    """Return the family's context, or, as the stdlib does, one in which workers can be replaced."""
+    from freethreading._bootstrap import process_context  # noqa: PLC0415 - not for threads
+
+    context = process_context()
+    if context.get_start_method() == "fork":
+        import multiprocessing  # noqa: PLC0415 - as above
+
+        return multiprocessing.get_context("spawn")
+    return context
+
+
+def _dropped(crew: Crew) -> None:
+    """Let the workers of an executor end when they have done all that there is."""
+    if crew.pid == os.getpid():
+        crew.collect()
+        crew.close()

@@ -1,42 +1,47 @@
 """`WorkerPool`: workers that run many tasks.
 
-Here arguments are checked and results made; `_engine` runs the tasks.
+Here arguments are checked and results made; the native engine sends the tasks, and `_crew` has the
+workers.
 """
 
 from __future__ import annotations
 
 import enum
-import itertools
+import os
+import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from freethreading._arguments import (
     check_callable,
     check_callbacks,
-    check_items,
     checked_count,
     checked_initializer,
     checked_keywords,
     checked_positional,
 )
-from freethreading._engine import make_pool_engine
-from freethreading._native import check_arguments, check_picklable, usable_cpus
-from freethreading._results import AsyncResult, ImapIterator, Slot, chained, only
-from freethreading._tasks import Chunks, Task, in_chunks, run_chunk, run_star_chunk
+from freethreading._backend import get_backend
+from freethreading._crew import Crew, ProcessCrew, ThreadCrew
+from freethreading._native import usable_cpus
+from freethreading._results import AsyncResult, FedIterator, Feeder, ImapIterator
+from freethreading._tasks import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Self
 
+    from freethreading._native import _Job
+
 S = TypeVar("S")
 T = TypeVar("T")
 
-# So many chunks for each worker does a map make by itself: few enough to be cheap, and enough that
-# the last one is not long waited for.
-_CHUNKS_PER_WORKER = 4
-# So many chunks for each worker are taken from an iterable ahead of the results asked for: the
-# threads between the caller and the workers then run for several chunks each time they are woken.
+# So many chunks for each worker are taken from an iterable ahead of the results asked for, so that
+# workers never wait for who asks.
 _AHEAD_PER_WORKER = 16
+# Iterating over these runs no code of anybody's, so a call takes their items itself.
+_PLAIN = (list, tuple, range, str, bytes, dict, set, frozenset)
+# What becomes of a job's outcomes; as the engine numbers them.
+_LIST, _ORDERED, _UNORDERED = 1, 2, 3
 
 
 class _State(enum.Enum):
@@ -106,8 +111,15 @@ class WorkerPool:
         task = None if initializer is None else Task(initializer, arguments)
         self._workers = count
         self._iterators: weakref.WeakSet[ImapIterator[Any]] = weakref.WeakSet()
-        self._engine = make_pool_engine(count, task)
+        self._crew: Crew
+        if get_backend() == "threading":
+            self._crew = ThreadCrew(count, task, waits_at_exit=False)
+        else:
+            self._crew = ProcessCrew(count, task, waits_at_exit=False, is_pool=True)
+        self._engine = self._crew.engine
         self._state = _State.RUNNING
+        self._finalizer = weakref.finalize(self, _dropped, self._crew, count)
+        self._finalizer.atexit = False
 
     def apply(
         self,
@@ -120,7 +132,7 @@ class WorkerPool:
         As `multiprocessing.pool.Pool.apply`; the exceptions are those of `apply_async` and of
         `AsyncResult.get`.
         """
-        return self._apply("WorkerPool.apply", func, args, kwds).get()
+        return self._apply("WorkerPool.apply", func, args, kwds).get()  # type: ignore[no-any-return]
 
     def apply_async(
         self,
@@ -148,9 +160,10 @@ class WorkerPool:
             concurrent.futures.process.BrokenProcessPool: A worker process of this pool has died.
         """
         owner = "WorkerPool.apply_async"
-        return self._apply(
-            owner, func, args, kwds, callback=callback, error_callback=error_callback
-        )
+        check_callbacks(owner, callback, error_callback)
+        job = self._apply(owner, func, args, kwds)
+        self._crew.collect()
+        return AsyncResult(job, callback, error_callback)
 
     def map(
         self, func: Callable[[S], T], iterable: Iterable[S], chunksize: int | None = None
@@ -172,7 +185,7 @@ class WorkerPool:
                 an item can't be pickled.
             concurrent.futures.BrokenExecutor: A worker process died, or its initializer failed.
         """
-        return self._map("WorkerPool.map", run_chunk, func, iterable, chunksize).get()
+        return self._map("WorkerPool.map", func, iterable, chunksize).get()  # type: ignore[no-any-return]
 
     def map_async(
         self,
@@ -188,15 +201,9 @@ class WorkerPool:
         included, is raised here and not by the result.
         """
         owner = "WorkerPool.map_async"
-        return self._map(
-            owner,
-            run_chunk,
-            func,
-            iterable,
-            chunksize,
-            callback=callback,
-            error_callback=error_callback,
-        )
+        check_callbacks(owner, callback, error_callback)
+        job = self._map(owner, func, iterable, chunksize)
+        return self._unattended(job, callback, error_callback)
 
     def starmap(
         self,
@@ -208,7 +215,8 @@ class WorkerPool:
 
         As `multiprocessing.pool.Pool.starmap`.
         """
-        return self._map("WorkerPool.starmap", run_star_chunk, func, iterable, chunksize).get()
+        job = self._map("WorkerPool.starmap", func, iterable, chunksize, star=True)
+        return job.get()  # type: ignore[no-any-return]
 
     def starmap_async(
         self,
@@ -223,15 +231,9 @@ class WorkerPool:
         As `multiprocessing.pool.Pool.starmap_async`.
         """
         owner = "WorkerPool.starmap_async"
-        return self._map(
-            owner,
-            run_star_chunk,
-            func,
-            iterable,
-            chunksize,
-            callback=callback,
-            error_callback=error_callback,
-        )
+        check_callbacks(owner, callback, error_callback)
+        job = self._map(owner, func, iterable, chunksize, star=True)
+        return self._unattended(job, callback, error_callback)
 
     def imap(
         self, func: Callable[[S], T], iterable: Iterable[S], chunksize: int = 1
@@ -253,19 +255,21 @@ class WorkerPool:
             ValueError: `chunksize` is less than 1, the pool is closed or terminated, or `func`
                 can't be pickled.
         """
-        return self._imap("WorkerPool.imap", func, iterable, chunksize, ordered=True)
+        return self._imap("WorkerPool.imap", func, iterable, chunksize, _ORDERED)
 
     def imap_unordered(
         self, func: Callable[[S], T], iterable: Iterable[S], chunksize: int = 1
     ) -> ImapIterator[T]:
         """Do what `imap` does, in any order; as `multiprocessing.pool.Pool.imap_unordered`."""
-        return self._imap("WorkerPool.imap_unordered", func, iterable, chunksize, ordered=False)
+        return self._imap("WorkerPool.imap_unordered", func, iterable, chunksize, _UNORDERED)
 
     def close(self) -> None:
         """Take no more calls; workers end when all is done, as by `Pool.close` of the stdlib."""
         if self._state is _State.RUNNING:
             self._state = _State.CLOSED
-            self._engine.close()
+            self._finalizer.detach()
+            self._crew.collect()
+            self._crew.close()
 
     def terminate(self) -> None:
         """Stop: what is waited for ends with ValueError, and processes are ended at once.
@@ -274,9 +278,9 @@ class WorkerPool:
         """
         if self._state is not _State.TERMINATED:
             self._state = _State.TERMINATED
-            for iterator in list(self._iterators):
-                iterator.abandon(ValueError("WorkerPool: the pool was terminated"))
-            self._engine.terminate()
+            self._finalizer.detach()
+            message = "WorkerPool: the pool was terminated before the task ended"
+            self._crew.terminate(ValueError(message))
 
     def join(self) -> None:
         """Wait until all workers have ended, as `multiprocessing.pool.Pool.join`.
@@ -290,7 +294,7 @@ class WorkerPool:
         if self._state is _State.CLOSED:
             for iterator in list(self._iterators):
                 iterator.finish_feeding()
-        self._engine.join()
+        self._crew.join("WorkerPool.join")
 
     def __enter__(self) -> Self:
         """Return the pool itself.
@@ -315,82 +319,76 @@ class WorkerPool:
             message = f"{owner}: the pool is {self._state.value}; make a new one"
             raise ValueError(message)
 
-    def _check_call(self, owner: str, func: object) -> None:
-        """Raise unless calls are taken and `func` can be sent."""
-        self._check_running(owner)
-        check_callable(owner, "func", func)
-        check_picklable(owner, "func", func)
-
     def _apply(
         self,
         owner: str,
         func: Callable[..., T],
         args: Iterable[object],
         kwds: Mapping[str, object] | None,
-        *,
-        callback: Callable[[T], object] | None = None,
-        error_callback: Callable[[BaseException], object] | None = None,
-    ) -> AsyncResult[T]:
+    ) -> _Job:
         """Check, and start a single task."""
-        self._check_call(owner, func)
-        check_callbacks(owner, callback, error_callback)
-        positional = checked_positional(owner, "args", args)
-        keywords = checked_keywords(owner, "kwds", kwds)
-        check_arguments(owner, positional, keywords)
-        result = AsyncResult[T](only, callback, error_callback)
-        self._engine.start([Task(func, positional, keywords)], result)
-        return result
+        self._check_running(owner)
+        check_callable(owner, "func", func)
+        positional = args if type(args) is tuple else checked_positional(owner, "args", args)
+        keywords = {} if kwds is None else checked_keywords(owner, "kwds", kwds)
+        return self._engine.call(owner, func, positional, keywords)
 
     def _map(
         self,
         owner: str,
-        run: Callable[..., list[object]],
         func: Callable[..., T],
         iterable: Iterable[object],
         chunksize: int | None,
         *,
-        callback: Callable[[list[T]], object] | None = None,
-        error_callback: Callable[[BaseException], object] | None = None,
-    ) -> AsyncResult[list[T]]:
-        """Check, and start a task for each chunk."""
-        self._check_call(owner, func)
-        check_callbacks(owner, callback, error_callback)
+        star: bool = False,
+    ) -> _Job:
+        """Check, and start tasks for all items."""
+        self._check_running(owner)
+        check_callable(owner, "func", func)
         size = None if chunksize is None else checked_count(owner, "chunksize", chunksize)
-        items = list(iterable)
-        if size is None:
-            size = -(-len(items) // (self._workers * _CHUNKS_PER_WORKER)) or 1
-        chunks = Chunks(run, func, items, size)
-        for first, chunk in chunks.items():
-            check_items(owner, chunk, first)
-        result = AsyncResult[list[T]](chained, callback, error_callback)
-        if items:
-            self._engine.start(chunks, result)
-        else:
-            result.settle([])
-        return result
+        return self._engine.map(owner, func, list(iterable), size, star=star, form=_LIST)
+
+    def _unattended(
+        self,
+        job: _Job,
+        callback: Callable[[Any], object] | None,
+        error_callback: Callable[[BaseException], object] | None,
+    ) -> AsyncResult[Any]:
+        """Return the result of a job that goes on though nobody waits for it."""
+        self._crew.collect()
+        if job.has_unsent():
+            job.urge()
+        return AsyncResult(job, callback, error_callback)
 
     def _imap(
-        self,
-        owner: str,
-        func: Callable[[S], T],
-        iterable: Iterable[S],
-        chunksize: int,
-        *,
-        ordered: bool,
+        self, owner: str, func: Callable[[S], T], iterable: Iterable[S], chunksize: int, form: int
     ) -> ImapIterator[T]:
         """Check, and begin to start tasks."""
-        self._check_call(owner, func)
+        self._check_running(owner)
+        check_callable(owner, "func", func)
         size = checked_count(owner, "chunksize", chunksize)
-        chunks = in_chunks(iterable, size)
-        firsts = itertools.count(0, size)
-        engine = self._engine  # not the pool: it may be dropped before the iterator
-
-        def start(chunk: tuple[S, ...], slot: Slot) -> None:
-            check_items(owner, chunk, next(firsts))
-            engine.start([Task(run_chunk, (func, chunk))], slot)
-
         ahead = self._workers * _AHEAD_PER_WORKER
-        engine.hold()
-        iterator = ImapIterator[T](chunks, start, ahead, engine.release, ordered=ordered)
+        iterator: ImapIterator[T]
+        if type(iterable) in _PLAIN:
+            job = self._engine.map(
+                owner, func, list(iterable), size, star=False, form=form, is_lazy=True, ahead=ahead
+            )
+            iterator = ImapIterator(job, self._crew)
+        else:
+            items = iter(iterable)
+            job = self._engine.stream(owner, func, form)
+            try:
+                iterator = FedIterator(job, Feeder(job, items, size, ahead))
+            except BaseException:
+                job.close()
+                raise
         self._iterators.add(iterator)
         return iterator
+
+
+def _dropped(crew: Crew, workers: int) -> None:
+    """End the workers of a pool that nobody has ended."""
+    if crew.pid == os.getpid():
+        message = f"unclosed running <freethreading.WorkerPool workers={workers}>"
+        warnings.warn(message, ResourceWarning, stacklevel=2)
+        crew.terminate(ValueError("WorkerPool: the pool was dropped"))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import sys
 import threading
-import time
-from collections import deque
+import weakref
 from multiprocessing import TimeoutError as PoolTimeoutError
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from freethreading._tasks import Outcome
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable
     from typing import Self
+
+    from freethreading._native import _Job
 
 T = TypeVar("T")
 
@@ -42,17 +40,19 @@ class AsyncResult(Generic[T]):
 
     def __init__(
         self,
-        assemble: Callable[[list[Any]], T],
+        job: _Job,
         callback: Callable[[T], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> None:
-        """Make a result of what `assemble` returns for the list of the tasks' values."""
-        self._ended = threading.Event()
-        self._assemble = assemble
+        """Stand for a job; callbacks are called before it counts as ended."""
+        self._job = job
+        self._called: threading.Event | None = None
         self._callback = callback
         self._error_callback = error_callback
-        self._value: T | None = None
-        self._error: BaseException | None = None
+        if callback is not None or error_callback is not None:
+            self._called = threading.Event()
+            if not job.watch(self._call_back):
+                self._call_back()
 
     def get(self, timeout: float | None = None) -> T:
         """Wait for the end and return the result, or raise the exception that the call ended with.
@@ -69,20 +69,27 @@ class AsyncResult(Generic[T]):
             concurrent.futures.BrokenExecutor: A worker process died (`BrokenProcessPool`, a
                 subclass), or its initializer failed.
         """
-        if not self._ended.wait(timeout):
+        if timeout is not None and not self._wait(timeout):
             message = f"AsyncResult.get: no result within {timeout} s"
             raise PoolTimeoutError(message)
-        if self._error is not None:
-            raise self._error
-        return self._value  # type: ignore[return-value]  # it is there when there is no error
+        if self._called is not None:
+            self._called.wait()
+        return self._job.get()  # type: ignore[no-any-return]  # what the function returned
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait for the end, or until `timeout` seconds have passed."""
-        self._ended.wait(timeout)
+        self._wait(timeout)
+
+    def _wait(self, timeout: float | None) -> bool:
+        if self._called is not None:
+            return self._called.wait(timeout)
+        return self._job.wait(timeout)
 
     def ready(self) -> bool:
         """Return True if the call has ended."""
-        return self._ended.is_set()
+        if self._called is not None:
+            return self._called.is_set()
+        return self._job.ready()
 
     def successful(self) -> bool:
         """Return True if the call has ended without an exception.
@@ -93,44 +100,28 @@ class AsyncResult(Generic[T]):
         if not self.ready():
             message = "AsyncResult.successful: the call has not ended yet"
             raise ValueError(message)
-        return self._error is None
+        return self._job.error() is None
 
     def __repr__(self) -> str:
         """Say how far it is."""
         state = "waiting" if not self.ready() else "successful" if self.successful() else "failed"
         return f"<freethreading.AsyncResult {state}>"
 
-    def settle(self, outcomes: list[Outcome]) -> None:
-        """Take the tasks' outcomes; the first error among them is that of the whole."""
-        self._error = next((end.error for end in outcomes if end.error is not None), None)
-        try:
-            if self._error is None:
-                self._value = self._assemble([end.value for end in outcomes])
-                _notify(self._callback, self._value)
-            else:
-                _notify(self._error_callback, self._error)
-        finally:
-            self._finish()
-
-    def abandon(self, error: BaseException) -> None:
-        """Take `error` as the end, without calling the callbacks."""
-        self._error = error
-        self._finish()
-
-    def _finish(self) -> None:
-        """Wake those who wait, and hold on to the callbacks no longer."""
+    def _call_back(self) -> None:
+        """Make the callbacks, in the collector's thread, and let those go on who wait."""
+        job, error = self._job, self._job.error()
+        callback, error_callback = self._callback, self._error_callback
         self._callback = self._error_callback = None
-        self._ended.set()
-
-
-def only(values: list[T]) -> T:
-    """Return the result of a single task."""
-    return values[0]
-
-
-def chained(values: list[list[T]]) -> list[T]:
-    """Return the results of all chunks."""
-    return list(itertools.chain.from_iterable(values))
+        try:
+            if job.is_abandoned:
+                return
+            if error is None:
+                _notify(callback, job.get())
+            else:
+                _notify(error_callback, error)
+        finally:
+            if self._called is not None:
+                self._called.set()
 
 
 def _notify(callback: Callable[[Any], object] | None, value: object) -> None:
@@ -142,6 +133,20 @@ def _notify(callback: Callable[[Any], object] | None, value: object) -> None:
     except BaseException as error:  # noqa: BLE001 - the thread that brings all results goes on
         details = type(error), error, error.__traceback__, threading.current_thread()
         threading.excepthook(threading.ExceptHookArgs(details))
+
+
+class Late(Exception):  # noqa: N818 - never seen by users
+    """The next result of a job isn't there in time."""
+
+
+def raised(error: BaseException) -> BaseException:
+    """Return what an iterator raises for a task that raised `error`."""
+    if isinstance(error, StopIteration):
+        # As a generator does: it would end the iteration as if there were no more items.
+        wrong = RuntimeError("the task raised StopIteration")
+        wrong.__cause__ = error
+        return wrong
+    return error
 
 
 class ImapIterator(Generic[T]):
@@ -159,32 +164,14 @@ class ImapIterator(Generic[T]):
           iteration as if there were no more items.
     """
 
-    def __init__(
-        self,
-        chunks: Iterator[tuple[Any, ...]],
-        start: Callable[[tuple[Any, ...], Slot], None],
-        ahead: int,
-        finished: Callable[[], None],
-        *,
-        ordered: bool,
-    ) -> None:
-        """Begin to take chunks, at most `ahead` of the one asked for, and to `start` them.
+    def __init__(self, job: _Job, keeper: object) -> None:
+        """Give the results of a job; `keeper` is kept alive with it."""
+        self._job = job
+        self._keeper = keeper
 
-        `finished` is called when there are no more.
-        """
-        self._stream = _Stream(ahead, ordered=ordered)
-        self._chunk: deque[T] = deque()
-        self._feeder = threading.Thread(
-            target=_feed,
-            args=(self._stream, chunks, start, finished),
-            name="WorkerPool-imap",
-            daemon=True,
-        )
-        try:
-            self._feeder.start()
-        except BaseException:
-            finished()
-            raise
+    def finish_feeding(self) -> None:
+        """Send all items that there still are, however many."""
+        self._job.lift_limit()
 
     def __iter__(self) -> Self:
         """Return the iterator itself."""
@@ -206,167 +193,109 @@ class ImapIterator(Generic[T]):
             ValueError: The item can't be pickled, or the pool was terminated first.
             concurrent.futures.BrokenExecutor: A worker process died, or its initializer failed.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            return self._job.next(timeout)  # type: ignore[no-any-return]  # the function's
+        except Late:
+            message = "ImapIterator.next: no result within the timeout"
+            raise PoolTimeoutError(message) from None
+
+
+class Feeder:
+    """Takes items from an iterable in a thread of its own, and sends them as tasks of a job.
+
+    It takes so many chunks ahead of the results that were asked for; no call has to wait for a slow
+    iterable.
+    """
+
+    def __init__(self, job: _Job, iterable: Iterable[Any], size: int, ahead: int) -> None:
+        """Begin to take items, `size` of them for each task."""
+        self._job = weakref.ref(job)
+        self._items = iter(iterable)
+        self._size = size
+        self._ahead = ahead
+        self._room = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="WorkerPool-imap", daemon=True)
+        self._thread.start()
+
+    def make_room(self, job: _Job) -> None:
+        """Go on, if enough results were asked for."""
+        if job.is_open() and job.ahead() * 2 <= self._ahead:
+            with self._room:
+                self._room.notify_all()
+
+    def finish(self) -> None:
+        """Take all items that there still are, and return when they are sent."""
+        self._ahead = sys.maxsize
+        with self._room:
+            self._room.notify_all()
+        self._thread.join()
+
+    def stop(self) -> None:
+        """Take no more items."""
+        with self._room:
+            self._room.notify_all()
+
+    def _run(self) -> None:
+        first = 0
+        while self._has_room():
+            try:
+                items = list(itertools.islice(self._items, self._size))
+            except BaseException as error:  # noqa: BLE001 - the iterable's; it arrives in its place
+                self._end(error)
+                return
+            job = self._job()
+            if job is None or not items:
+                break
+            try:
+                job.feed(items, first, self._size == 1)
+            except BaseException as error:  # noqa: BLE001 - a pool that has ended, or an item's
+                del job
+                self._end(error)
+                return
+            first += len(items)
+            del job, items
+        self._end(None)
+
+    def _has_room(self) -> bool:
+        """Wait until more may be sent; False: no more is to be."""
         while True:
-            with contextlib.suppress(IndexError):
-                return self._chunk.popleft()
-            outcome = self._stream.take(deadline)
-            if outcome is None:
-                raise StopIteration
-            if isinstance(outcome.error, StopIteration):
-                message = "the task raised StopIteration"
-                raise RuntimeError(message) from outcome.error  # noqa: TRY004 - as generators do
-            if outcome.error is not None:
-                raise outcome.error
-            self._chunk.extend(outcome.value)  # type: ignore[arg-type]  # a chunk's results
+            job = self._job()
+            if job is None or not job.is_open():
+                return False
+            if job.ahead() < self._ahead:
+                return True
+            del job
+            with self._room:
+                job = self._job()
+                if job is not None and job.is_open() and job.ahead() >= self._ahead:
+                    del job
+                    # (The results may be dropped together, unasked for, without a notification.)
+                    self._room.wait(1)
+
+    def _end(self, error: BaseException | None) -> None:
+        job = self._job()
+        if job is not None:
+            if error is not None:
+                job.fail(error)
+            job.close()
+
+
+class FedIterator(ImapIterator[T]):
+    """An `ImapIterator` over items that a thread takes from an iterable."""
+
+    _keeper: Feeder
+
+    def next(self, timeout: float | None = None) -> T:
+        """Wait for the next result and return it, or raise; see `ImapIterator.next`."""
+        try:
+            return super().next(timeout)
+        finally:
+            self._keeper.make_room(self._job)
 
     def finish_feeding(self) -> None:
-        """Take all items that there still are, however many, and return when they are taken."""
-        self._stream.lift_limit()
-        self._feeder.join()
-
-    def abandon(self, error: BaseException) -> None:
-        """Take no more items; where they would come, the iteration raises `error`."""
-        self._stream.abandon(error)
+        """Take all items that there still are, however many."""
+        self._keeper.finish()
 
     def __del__(self) -> None:
         """Let the thread end that takes items nobody can ask for any more."""
-        self._stream.stop()
-
-
-class Slot:
-    """The place in a stream that waits for one chunk."""
-
-    def __init__(self, stream: _Stream, index: int) -> None:
-        """Stand for chunk number `index`."""
-        self._stream = stream
-        self._index = index
-
-    def settle(self, outcomes: list[Outcome]) -> None:
-        """Take the outcome of the one task that the chunk was."""
-        self._stream.put(self._index, outcomes[0])
-
-    def abandon(self, error: BaseException) -> None:
-        """Take `error` as the outcome."""
-        self._stream.put(self._index, Outcome(None, error))
-
-
-class _Stream:
-    """Between the thread that takes items, the workers, and the one who asks for results.
-
-    Three counts, in chunks: taken <= those with an outcome <= fed. Nothing of the user's runs while
-    the lock is held (it can be taken again by a finalizer that interrupts its holder).
-    """
-
-    def __init__(self, ahead: int, *, ordered: bool) -> None:
-        self._lock = threading.RLock()
-        self._may_take = threading.Condition(self._lock)
-        self._may_feed = threading.Condition(self._lock)
-        self._ahead = ahead
-        self._ordered = ordered
-        self._outcomes: dict[int, Outcome] = {}
-        self._fed = 0
-        self._arrived = 0
-        self._taken = 0
-        self._is_fed_up = False
-
-    def has_room(self) -> bool:
-        """Wait until more chunks may be fed, and return True; False: there are to be none.
-
-        Once there is no room it waits until half of it is free, so as not to run for each chunk.
-        """
-        with self._lock:
-            if self._room() <= 0:
-                self._may_feed.wait_for(self._is_feeder_wanted)
-            return not self._is_fed_up
-
-    def new_slot(self) -> Slot:
-        """Return the place for the chunk that is fed next."""
-        with self._lock:
-            slot = Slot(self, self._fed)
-            self._fed += 1
-        return slot
-
-    def put(self, index: int, outcome: Outcome) -> None:
-        """Take the outcome of a chunk."""
-        with self._lock:
-            self._outcomes[index if self._ordered else self._arrived] = outcome
-            self._arrived += 1
-            if self._has_next():
-                self._may_take.notify_all()
-
-    def take(self, deadline: float | None) -> Outcome | None:
-        """Wait for the outcome whose turn it is; None: there are no more."""
-        with self._lock:
-            timeout = None if deadline is None else deadline - time.monotonic()
-            if not self._may_take.wait_for(lambda: self._has_next() or self._is_over(), timeout):
-                message = "ImapIterator.next: no result within the timeout"
-                raise PoolTimeoutError(message)
-            if not self._has_next():
-                return None
-            outcome = self._outcomes.pop(self._taken)
-            self._taken += 1
-            if self._is_feeder_wanted():
-                self._may_feed.notify_all()
-            if self._is_over():
-                self._may_take.notify_all()
-            return outcome
-
-    def stop(self) -> None:
-        """Feed no more: the iterable has ended, or nobody wants its items."""
-        with self._lock:
-            self._is_fed_up = True
-            self._may_feed.notify_all()
-            self._may_take.notify_all()
-
-    def abandon(self, error: BaseException) -> None:
-        """Feed no more, although there may be more: `error` stands for them."""
-        with self._lock:
-            if not self._is_fed_up:
-                self.new_slot().abandon(error)
-                self.stop()
-
-    def lift_limit(self) -> None:
-        """Let all that there still is be fed."""
-        with self._lock:
-            self._ahead = sys.maxsize
-            self._may_feed.notify_all()
-
-    def _room(self) -> int:
-        return self._ahead - (self._fed - self._taken)
-
-    def _is_feeder_wanted(self) -> bool:
-        return self._is_fed_up or self._room() * 2 >= self._ahead
-
-    def _has_next(self) -> bool:
-        return self._taken in self._outcomes
-
-    def _is_over(self) -> bool:
-        return self._is_fed_up and self._taken == self._fed
-
-
-def _feed(
-    stream: _Stream,
-    chunks: Iterator[tuple[Any, ...]],
-    start: Callable[[tuple[Any, ...], Slot], None],
-    finished: Callable[[], None],
-) -> None:
-    """Take chunks and start them; what goes wrong with one is its outcome."""
-    while stream.has_room():
-        try:
-            chunk = next(chunks, ())
-        except BaseException as error:  # noqa: BLE001 - the iterable's; it arrives in its place
-            stream.new_slot().abandon(error)
-            break
-        if not chunk:
-            break
-        slot = stream.new_slot()
-        try:
-            start(chunk, slot)
-        except ValueError as error:  # an item that can't be pickled, or a pool that is terminated
-            slot.abandon(error)
-        except BaseException as error:  # noqa: BLE001 - a broken pool, or an item's own pickling
-            slot.abandon(error)
-            break
-    stream.stop()
-    finished()
+        self._keeper.stop()

@@ -19,8 +19,7 @@ mod blob;
 mod fork_safe;
 mod local;
 
-pub use blob::Blob;
-pub(crate) use blob::BlobName;
+pub use blob::{Blob, BlobName};
 pub use local::after_fork_in_child;
 
 /// Names the holder of a lock, a process or a thread: 31 bits, never zero and never reused.
@@ -398,6 +397,18 @@ impl<T: Shareable> Object<T> {
         match self.keep {
             Keep::Private => Storage::Private,
             Keep::Shared(family, _) => Storage::Shared(family),
+        }
+    }
+
+    /// One more reference to the same object.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        match self.keep {
+            Keep::Private => Self::from_arc(self.arc()),
+            Keep::Shared(family, run) => {
+                family.retain_once_more(run);
+                Self::from_run(family, run)
+            }
         }
     }
 

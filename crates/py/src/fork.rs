@@ -2,9 +2,20 @@
 //! What has to happen around `os.fork()`. No lock is held from one hook to another: the hooks of
 //! others run in between and let other threads run, which may fork as well.
 
+use core::sync::atomic::{AtomicU32, Ordering};
+
 use freethreading_core::{family, storage};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+
+/// How many forks lie between the first process and this one.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+/// A number that differs from that of the process that this one was forked from.
+pub(crate) fn generation() -> u32 {
+    // Relaxed: it changes in the hook only, when this process has one thread.
+    GENERATION.load(Ordering::Relaxed)
+}
 
 #[pyfunction]
 fn before() {
@@ -18,6 +29,7 @@ fn after_in_parent() {
 
 #[pyfunction]
 fn after_in_child() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
     storage::after_fork_in_child();
     family::after_fork_in_child();
 }

@@ -116,6 +116,23 @@ impl Large {
         Self::new(py, storage, tag, PICKLE_IS_PART, &sources, &[])
     }
 
+    /// As [`Large::of_pickle`], for more than one receiver: the pickle lies in the blob in any case,
+    /// and no receiver may write to the buffers.
+    pub(crate) fn of_shared_pickle(
+        py: Python<'_>,
+        storage: Storage,
+        tag: u32,
+        pickle: &[u8],
+        buffers: &[PyUntypedBuffer],
+    ) -> PyResult<Self> {
+        let mut sources = vec![Source::of(pickle)];
+        sources.extend(buffers.iter().map(|buffer| Source {
+            is_read_only: true,
+            ..Source::of_buffer(buffer)
+        }));
+        Self::new(py, storage, tag, PICKLE_IS_PART, &sources, &[])
+    }
+
     fn new(
         py: Python<'_>,
         storage: Storage,

@@ -30,12 +30,14 @@ mod lock;
 mod message;
 mod object;
 mod picklable;
+mod pool;
 mod queue;
 mod rlock;
 mod runtime;
 mod semaphore;
 mod shortcut;
 mod simple_queue;
+mod transfer;
 mod wait;
 mod watchdog;
 
@@ -56,6 +58,8 @@ mod _native {
     use super::object::restore;
     #[pymodule_export]
     use super::picklable::{check_arguments, check_picklable};
+    #[pymodule_export]
+    use super::pool::{EngineHandle, JobHandle, Link, restore_link};
     #[pymodule_export]
     use super::queue::Queue;
     #[pymodule_export]

@@ -57,6 +57,12 @@ mod tag {
     pub(super) const CONTAINER: u32 = 10;
 }
 
+/// Marks on a tag: the message begins with a [`FRAME`]; nobody wants what it says any more.
+pub(crate) const FRAMED: u32 = 1 << 8;
+pub(crate) const CANCELLED: u32 = 1 << 9;
+/// Bytes of a frame, which a pool's messages begin with.
+pub(crate) const FRAME: usize = 16;
+
 /// An object on its way into a queue.
 pub(crate) enum Outgoing<'py> {
     Scalar {
@@ -135,6 +141,22 @@ impl<'py> Outgoing<'py> {
             return Ok(Self::Bytes { tag, bytes });
         }
         Large::of_pickle(py, storage, tag, bytes.as_bytes(), &buffers).map(Self::Large)
+    }
+
+    /// A pickle that many will read: one longer than `longest`, or with large buffers, lies in a
+    /// blob, and nobody may write to what is made of that.
+    pub(crate) fn pickled_shared(
+        py: Python<'py>,
+        storage: Storage,
+        item: &Bound<'py, PyAny>,
+        longest: usize,
+    ) -> PyResult<Self> {
+        let tag = tag::PICKLE;
+        let (bytes, buffers) = pickle(py, item)?;
+        if buffers.is_empty() && bytes.as_bytes().len() <= longest {
+            return Ok(Self::Bytes { tag, bytes });
+        }
+        Large::of_shared_pickle(py, storage, tag, bytes.as_bytes(), &buffers).map(Self::Large)
     }
 
     fn scalar(tag: u32, value: &[u8]) -> Self {
@@ -335,9 +357,18 @@ fn pointer(address: u64) -> *mut ffi::PyObject {
     core::ptr::with_exposed_provenance_mut(address as usize)
 }
 
+/// What a message of a private queue refers to, framed or not.
+fn reference(tag: u32, message: &[u8]) -> Option<u64> {
+    let frame = if tag & FRAMED == 0 { 0 } else { FRAME };
+    match Incoming::read(tag & !(FRAMED | CANCELLED), message.get(frame..)?) {
+        Incoming::Reference(address) => Some(address),
+        _ => None,
+    }
+}
+
 /// Calls `visit` with the object of a message that stays in its queue.
 pub(crate) fn visit_reference(tag: u32, message: &[u8], visit: impl FnOnce(&Py<PyAny>)) {
-    let Incoming::Reference(address) = Incoming::read(tag, message) else {
+    let Some(address) = reference(tag, message) else {
         return;
     };
     let Some(object) = core::ptr::NonNull::new(pointer(address)) else {
@@ -358,7 +389,7 @@ thread_local! {
 /// Tells the core what becomes of messages in queues that are freed.
 pub(crate) fn initialize() {
     queue::set_disposer(|tag, message| {
-        if let Incoming::Reference(address) = Incoming::read(tag, message) {
+        if let Some(address) = reference(tag, message) {
             DROPPED.with_borrow_mut(|dropped| dropped.push(address));
         }
     });

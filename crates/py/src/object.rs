@@ -89,6 +89,15 @@ pub(crate) fn reduce<'py, T: Shareable>(
     (restore, arguments, state).into_pyobject(py)
 }
 
+/// A handle for whoever it is pickled for now, and the ticket that goes with it.
+pub(crate) fn handle<'py, T: Shareable>(
+    py: Python<'py>,
+    object: &Object<T>,
+) -> PyResult<(Bound<'py, PyBytes>, Option<Bound<'py, PyAny>>)> {
+    let (purpose, ticket) = purpose(py, object)?;
+    Ok((PyBytes::new(py, &handle::encode(object, purpose)), ticket))
+}
+
 /// For whom a handle is made now, and the ticket that goes with it.
 fn purpose<'py, T: Shareable>(
     py: Python<'py>,

@@ -142,7 +142,7 @@ fn is_scalar(obj: &Bound<'_, PyAny>) -> bool {
 }
 
 /// Whether a function is found where its name says it is, as pickle will look for it.
-fn is_importable(function: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub(crate) fn is_importable(function: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = function.py();
     let module = function.getattr("__module__")?;
     let name = function.getattr("__qualname__")?;

@@ -1,13 +1,9 @@
 // SPDX-License-Identifier: MIT
 //! `freethreading.Queue`.
 
-use freethreading_core::deadline::Deadline;
-use freethreading_core::park::{Parked, Uninterruptible};
-use freethreading_core::queue::{
-    self as core_queue, Attempt, Get, Patience, Put, TooManyDone, Waited,
-};
-use freethreading_core::storage::{Blob, Object};
-use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyValueError};
+use freethreading_core::queue::{self as core_queue, Patience, TooManyDone};
+use freethreading_core::storage::Object;
+use pyo3::exceptions::{PyBaseException, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple, PyType};
@@ -15,24 +11,13 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::arguments::{Seconds, Truth, Whole, deadline};
 use crate::derived;
-use crate::errors::{EMPTY, Exception, FULL, NEGATIVE_TIMEOUT, out_of_memory};
-use crate::large::Large;
+use crate::errors::{EMPTY, Exception, FULL, NEGATIVE_TIMEOUT};
 use crate::message::quick::{self, Look};
 use crate::message::{self, Incoming, Outgoing, drop_disposed, visit_reference};
 use crate::object;
 use crate::shortcut::{Answer, shortcuts};
+use crate::transfer;
 use crate::wait::wait;
-
-/// A message that was taken out of a queue.
-type Taken = (Incoming, Option<Blob>);
-
-fn is_put(outcome: Put) -> PyResult<bool> {
-    match outcome {
-        Put::Done => Ok(true),
-        Put::Full | Put::Interrupted => Ok(false),
-        Put::OutOfMemory => Err(out_of_memory("a message; the queue is as it was")),
-    }
-}
 
 /// The core's queue, holding Python objects. Both queue classes are shells around this.
 pub(crate) struct Items {
@@ -66,29 +51,7 @@ impl Items {
         outgoing: Outgoing<'_>,
         patience: Patience,
     ) -> PyResult<bool> {
-        let storage = self.object.storage();
-        let outgoing = match outgoing {
-            Outgoing::Large(large) => return self.put_large(py, large, patience),
-            outgoing => outgoing,
-        };
-        let attempt = outgoing.put_with(
-            |tag, message| self.object.try_put(storage, tag, &[message]),
-            |attempt| *attempt == Attempt::Ended(Put::Done),
-        );
-        let outcome = match attempt {
-            Attempt::Ended(outcome) => outcome,
-            Attempt::WouldWait => outgoing.put_with(
-                |tag, message| {
-                    let message = [message];
-                    wait(py, |park| {
-                        self.object.put(storage, tag, &message, patience, park)
-                    })
-                },
-                // An exception of a signal handler means that the put was abandoned.
-                |outcome| matches!(outcome, Ok(Put::Done)),
-            )?,
-        };
-        is_put(outcome)
+        transfer::put(py, &self.object, 0, &[], outgoing, patience)
     }
 
     /// Puts items one after the other; how many of them found room in time. All are encoded
@@ -147,18 +110,6 @@ impl Items {
         Ok((!items.is_empty()).then_some(items))
     }
 
-    #[cold]
-    fn put_large(&self, py: Python<'_>, large: Large, patience: Patience) -> PyResult<bool> {
-        let storage = self.object.storage();
-        let Large { tag, head, blob } = large;
-        let (outcome, unused) = wait(py, |park| {
-            self.object
-                .put_with_blob(storage, tag, &[&head], blob, patience, park)
-        })?;
-        drop(unused);
-        is_put(outcome)
-    }
-
     /// Takes the oldest item; `None` if the queue is, or stays, empty.
     pub(crate) fn get<'py>(
         &self,
@@ -166,59 +117,10 @@ impl Items {
         patience: Patience,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let storage = self.object.storage();
-        let outcome = match self.object.try_get_with_blob(storage, Incoming::read) {
-            Attempt::Ended(outcome) => outcome,
-            Attempt::WouldWait if storage.family().is_none() => self.get_attached(py, patience)?,
-            Attempt::WouldWait => wait(py, |park| {
-                self.object
-                    .get_with_blob(storage, patience, park, Incoming::read)
-            })?,
-        };
-        match outcome {
-            Get::Got((item, blob)) => item.into_object(py, storage, blob).map(Some),
-            Get::Empty | Get::Interrupted => Ok(None),
-            Get::OutOfMemory => Err(out_of_memory("the next message; it stays in the queue")),
-            Get::Corrupted => Err(PyRuntimeError::new_err(
-                "the queue's shared memory was overwritten",
-            )),
+        match transfer::take(py, &self.object, None, patience, Incoming::read)? {
+            Some((item, blob)) => item.into_object(py, storage, blob).map(Some),
+            None => Ok(None),
         }
-    }
-
-    /// Takes a reference out of a private queue, detached only while there is none.
-    ///
-    /// A garbage collection visits the queue more than once, while detached threads run. A
-    /// reference that one of them took in between would be counted once and missed once, and
-    /// its object be taken for garbage.
-    fn get_attached(&self, py: Python<'_>, patience: Patience) -> PyResult<Get<Taken>> {
-        let storage = self.object.storage();
-        let take = || {
-            let patience = Patience::None;
-            self.object
-                .get_with_blob(storage, patience, &Uninterruptible, Incoming::read)
-        };
-        let Patience::Until(deadline) = patience else {
-            return Ok(take());
-        };
-        let mut has_slept = false;
-        let result = loop {
-            let waited = wait(py, |park| {
-                self.object.await_message(storage, deadline, park)
-            });
-            has_slept |= !matches!(waited, Ok(Waited::Awake));
-            let waited = match waited {
-                Ok(waited) => waited,
-                Err(error) => break Err(error),
-            };
-            match (take(), waited) {
-                (Get::Empty, Waited::Awake | Waited::Asleep(Parked::Retry))
-                    if !deadline.is_some_and(Deadline::has_passed) => {}
-                (outcome, _) => break Ok(outcome),
-            }
-        };
-        if has_slept {
-            self.object.pass_messages_on(storage);
-        }
-        result
     }
 
     pub(crate) fn join(&self, py: Python<'_>) -> PyResult<()> {

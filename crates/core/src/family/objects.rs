@@ -85,6 +85,15 @@ impl Family {
         })
     }
 
+    /// One more local reference to an object of which this process holds one.
+    pub(crate) fn retain_once_more(&self, run: Run) {
+        self.locked(|| {
+            let (extent, cell) = self.existing(run)?;
+            self.references(extent, cell)?.fetch_add(1, Relaxed);
+            Some(())
+        });
+    }
+
     /// One local reference less.
     pub(crate) fn release(&self, run: Run) {
         // A fork that bypassed the hooks leaves us with the parent's token: its bits aren't

@@ -26,10 +26,17 @@ impl Desk {
             .is_ok()
     }
 
+    /// Whether nobody has it, at this moment.
+    #[inline]
+    pub fn is_free(&self) -> bool {
+        self.is_taken.load(Ordering::SeqCst) == 0
+    }
+
     /// Leaves it. Only by who took it.
     #[inline]
     pub fn leave(&self) {
-        self.is_taken.store(0, Ordering::Release);
+        // SeqCst: who leaves looks for sleepers next, who goes to sleep whether the desk is free.
+        self.is_taken.store(0, Ordering::SeqCst);
     }
 }
 

@@ -2,21 +2,17 @@
 //! A worker's seat: what it has in hand, and whether it has come.
 
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
-use crate::storage::{Kind, Shareable, Token};
+use crate::storage::{Kind, Shareable};
 
 /// What a worker shows to those who look after it. All-zero: nobody has come yet.
 ///
-/// Orderings: `task` is written by the claim under the queue's mutex, and read by others only when
-/// its worker is dead, or for information. The rest tells what happened before it: Release, Acquire.
+/// `task` is written by the claim, under the queue's mutex, and read by others when its worker is
+/// dead, or for information.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct Seat {
     /// The task in hand; 0: none.
     task: AtomicU64,
-    /// How many tasks were begun.
-    begun: AtomicU64,
-    /// The process that sits here, by its token in the family; 0: none yet, or a thread.
-    holder: AtomicU32,
     is_ready: AtomicU32,
 }
 
@@ -42,17 +38,8 @@ impl Seat {
     /// The task's outcome was put.
     #[inline]
     pub fn clear(&self) {
+        // Release: whoever sees the seat free sees the outcome.
         self.task.store(0, Ordering::Release);
-    }
-
-    /// A process takes the seat.
-    pub fn occupy(&self, holder: Token) {
-        self.holder.store(holder.bits(), Ordering::Release);
-    }
-
-    /// The process that sits here.
-    pub fn holder(&self) -> Option<Token> {
-        Token::from_bits(self.holder.load(Ordering::Acquire))
     }
 
     /// The worker is prepared, and takes tasks from now on.

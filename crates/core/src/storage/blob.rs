@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use crate::family::{Family, Run};
 use crate::primitive::AtomicU32;
-use crate::storage::OutOfMemory;
+use crate::storage::{Kind, OutOfMemory};
 
 /// Bytes in the memory of a family, held by this process.
 #[derive(Debug)]
@@ -26,15 +26,18 @@ unsafe impl Sync for Blob {}
 
 /// What a blob is called in a message: its place and its serial number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BlobName {
+pub struct BlobName {
     run: Run,
     serial: u64,
 }
 
 impl BlobName {
-    pub(crate) const LENGTH: usize = 16;
+    /// Bytes of an encoded name.
+    pub const LENGTH: usize = 16;
 
-    pub(crate) fn to_bytes(self) -> [u8; Self::LENGTH] {
+    /// The name as it is sent.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::LENGTH] {
         let mut bytes = [0; Self::LENGTH];
         let (place, serial) = bytes.split_at_mut(8);
         place.copy_from_slice(&Family::offset(self.run).to_le_bytes());
@@ -42,7 +45,9 @@ impl BlobName {
         bytes
     }
 
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    /// Reads a name back from the first bytes; `None` if they are too few.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let word = |at: usize| {
             let word = bytes.get(at..at + 8)?.try_into().ok()?;
             Some(u64::from_le_bytes(word))
@@ -119,7 +124,21 @@ impl Blob {
         unsafe { self.family.write(self.run, at, bytes) };
     }
 
-    pub(crate) fn name(&self) -> BlobName {
+    /// Another process's blob, which lives at least as long as this value, too; `None` if it is
+    /// gone.
+    #[must_use]
+    pub fn find(family: &'static Family, name: BlobName) -> Option<Self> {
+        let (run, kind) = family.retain(Family::offset(name.run), name.serial, 0)?;
+        if kind == Kind::Blob as u32 {
+            return Some(Self::held(family, run));
+        }
+        family.release(run);
+        None
+    }
+
+    /// What it is called: [`Blob::find`] finds it by that, as long as somebody holds it.
+    #[must_use]
+    pub fn name(&self) -> BlobName {
         BlobName {
             run: self.run,
             serial: self.serial,

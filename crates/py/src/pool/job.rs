@@ -1,0 +1,476 @@
+// SPDX-License-Identifier: MIT
+//! A job: a call of a pool, the tasks that it consists of, and what became of them.
+//!
+//! A task's life, as its job sees it:
+//!
+//! ```text
+//!    unsent ---> PENDING ---> ARRIVED ---> DONE ---> taken by who asked
+//!         sent      taken out of the queue    decoded
+//! ```
+//!
+//! PENDING becomes ARRIVED once, under the job's lock, whoever says how the task ended: its worker,
+//! the one who found that worker dead, or the one who cancelled it. So it has one outcome.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use freethreading_core::pool::Signal;
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::functions::Sent;
+
+/// How a task, or a whole job, ended.
+pub(super) enum Outcome {
+    Value(Py<PyAny>),
+    /// A list, of a value for each item.
+    Values(Py<PyAny>),
+    /// An exception.
+    Error(Py<PyAny>),
+}
+
+impl Outcome {
+    pub(super) fn error(py: Python<'_>, error: PyErr) -> Self {
+        Self::Error(error.into_value(py).into_any())
+    }
+
+    fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Value(it) => Self::Value(it.clone_ref(py)),
+            Self::Values(it) => Self::Values(it.clone_ref(py)),
+            Self::Error(it) => Self::Error(it.clone_ref(py)),
+        }
+    }
+
+    fn object(&self) -> &Py<PyAny> {
+        match self {
+            Self::Value(it) | Self::Values(it) | Self::Error(it) => it,
+        }
+    }
+
+    /// The value, or the exception raised.
+    pub(super) fn into_result(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        match self {
+            Self::Value(it) | Self::Values(it) => Ok(it.into_bound(py)),
+            Self::Error(it) => Err(PyErr::from_value(it.into_bound(py))),
+        }
+    }
+}
+
+enum Slot {
+    Pending,
+    Arrived,
+    Done(Outcome),
+    /// Its outcome is among those that are ready, or taken.
+    Gone,
+}
+
+/// What a job makes of its tasks' outcomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// One value.
+    Single,
+    /// A list of all values, in order, when all are there.
+    List,
+    /// One after the other, in order.
+    Ordered,
+    /// One after the other, as they come.
+    Unordered,
+}
+
+impl Form {
+    /// Whether it ends with one result.
+    pub(super) fn is_whole(self) -> bool {
+        matches!(self, Self::Single | Self::List)
+    }
+}
+
+/// What a job's tasks do with their items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// `function(item)`.
+    Item,
+    /// `function(*item)`.
+    Star,
+}
+
+/// Items that weren't sent yet.
+pub(super) struct Source {
+    pub(super) items: Py<PyList>,
+    pub(super) next: usize,
+    pub(super) end: usize,
+    /// How many go into a task; `None`: as many as seems good.
+    pub(super) size: Option<usize>,
+    /// How many tasks may be sent and not done, or, if it is lazy, not taken by who asked.
+    pub(super) window: usize,
+    pub(super) is_lazy: bool,
+}
+
+/// A call of a pool.
+pub(super) struct Job {
+    pub(super) number: u32,
+    /// The call, for messages.
+    pub(super) owner: String,
+    pub(super) function: Py<PyAny>,
+    pub(super) sent: Sent,
+    pub(super) form: Form,
+    pub(super) each: Use,
+    /// Raised when somebody who waits for this job may go on.
+    pub(super) changed: Signal,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are independent of each other"
+)]
+pub(super) struct State {
+    pub(super) source: Option<Source>,
+    /// The tasks from `first` on.
+    slots: VecDeque<Slot>,
+    first: usize,
+    /// Of an unordered job: outcomes that weren't taken yet.
+    ready: VecDeque<Outcome>,
+    /// Tasks that were sent, or failed to be; and those of them that are done.
+    sent: usize,
+    done: usize,
+    /// Outcomes that were taken.
+    taken: usize,
+    /// Whether more items may come.
+    pub(super) is_open: bool,
+    /// Whether one thread is assembling, or has assembled, the result.
+    is_assembled: bool,
+    result: Option<Outcome>,
+    /// The values of a task that was taken, and the position of the next one.
+    values: Option<(Py<PyList>, usize)>,
+    /// Called once all is done.
+    pub(super) watcher: Option<Py<PyAny>>,
+    pub(super) is_urgent: bool,
+    pub(super) is_cancelled: bool,
+    pub(super) is_abandoned: bool,
+    /// Nanoseconds that an item takes, smoothed.
+    pub(super) item_time: Option<f64>,
+}
+
+/// What there is to take.
+pub(super) enum Turn {
+    Outcome(Outcome),
+    /// Nothing yet, or another thread was faster.
+    Later,
+    /// Nothing any more.
+    Over,
+}
+
+/// What is new after a task's outcome was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Nothing that anybody waits for.
+    Nothing,
+    /// There is an outcome to take.
+    Outcome,
+    /// The last outcome has come.
+    Complete,
+}
+
+impl Job {
+    pub(super) fn new(
+        number: u32,
+        owner: &str,
+        function: Py<PyAny>,
+        sent: Sent,
+        form: Form,
+        each: Use,
+        state: State,
+    ) -> Self {
+        Self {
+            number,
+            owner: owner.to_owned(),
+            function,
+            sent,
+            form,
+            each,
+            changed: Signal::default(),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// The state; no Python code may run, and no reference be dropped, while it is locked.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the result of a whole job is there.
+    pub(super) fn is_ready(&self) -> bool {
+        self.lock().result.is_some()
+    }
+
+    /// The result of a whole job, if it is there.
+    pub(super) fn result(&self, py: Python<'_>) -> Option<Outcome> {
+        self.lock().result.as_ref().map(|it| it.clone_ref(py))
+    }
+
+    /// A task has ended; false if that was known.
+    pub(super) fn arrive(&self, index: u32) -> bool {
+        let mut state = self.lock();
+        let position = state.position(index);
+        match state.slots.get_mut(position) {
+            Some(slot @ Slot::Pending) => {
+                *slot = Slot::Arrived;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Stores the outcome of a task that has arrived.
+    pub(super) fn store(&self, index: u32, outcome: Outcome) -> News {
+        let mut state = self.lock();
+        let state = &mut *state;
+        state.done += 1;
+        let position = state.position(index);
+        if self.form == Form::Unordered {
+            if let Some(slot) = state.slots.get_mut(position) {
+                *slot = Slot::Gone;
+            }
+            while matches!(state.slots.front(), Some(Slot::Gone)) {
+                state.slots.pop_front();
+                state.first += 1;
+            }
+            state.ready.push_back(outcome);
+        } else if let Some(slot) = state.slots.get_mut(position) {
+            *slot = Slot::Done(outcome);
+        }
+        if state.is_complete() {
+            News::Complete
+        } else if self.form == Form::Unordered || self.form == Form::Ordered && position == 0 {
+            News::Outcome
+        } else {
+            News::Nothing
+        }
+    }
+
+    /// Whether [`Job::take`] would answer.
+    pub(super) fn has_outcome(&self) -> bool {
+        let state = self.lock();
+        state.has_outcome(self.form) || state.is_over()
+    }
+
+    /// Takes the outcome whose turn it is.
+    pub(super) fn take(&self) -> Turn {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let outcome = match self.form {
+            Form::Unordered => state.ready.pop_front(),
+            _ if matches!(state.slots.front(), Some(Slot::Done(_))) => {
+                state.first += 1;
+                match state.slots.pop_front() {
+                    Some(Slot::Done(outcome)) => Some(outcome),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        match outcome {
+            Some(outcome) => {
+                state.taken += 1;
+                Turn::Outcome(outcome)
+            }
+            None if state.is_over() => Turn::Over,
+            None => Turn::Later,
+        }
+    }
+
+    /// Whether there are values left of an outcome that was taken.
+    pub(super) fn has_value(&self) -> bool {
+        self.lock().values.is_some()
+    }
+
+    /// The next of the values that came with an outcome that was taken.
+    pub(super) fn next_value<'py>(&self, py: Python<'py>) -> Option<PyResult<Bound<'py, PyAny>>> {
+        let mut state = self.lock();
+        let (values, next) = state.values.as_mut()?;
+        let values = values.bind(py).clone();
+        let at = *next;
+        *next += 1;
+        let finished = if *next >= values.len() {
+            state.values.take()
+        } else {
+            None
+        };
+        drop(state);
+        let value = values.get_item(at);
+        drop(finished);
+        (at < values.len()).then_some(value)
+    }
+
+    /// Keeps the values of an outcome that was taken.
+    pub(super) fn keep_values(&self, values: Py<PyList>) {
+        let before = self.lock().values.replace((values, 0));
+        drop(before);
+    }
+
+    /// Whether this is the one that assembles the result of a whole job.
+    pub(super) fn begin_assembly(&self) -> Option<Vec<Outcome>> {
+        let mut state = self.lock();
+        if !self.form.is_whole() || core::mem::replace(&mut state.is_assembled, true) {
+            return None;
+        }
+        let slots = core::mem::take(&mut state.slots);
+        Some(
+            slots
+                .into_iter()
+                .filter_map(|slot| match slot {
+                    Slot::Done(outcome) => Some(outcome),
+                    _ => None,
+                })
+                .collect(),
+        )
+    }
+
+    /// The result of a whole job is there.
+    pub(super) fn finish(&self, result: Outcome) {
+        let before = self.lock().result.replace(result);
+        drop(before);
+    }
+
+    /// Ends all tasks that have not arrived, and sends no more. The positions of those that were
+    /// pending, and what must be dropped when the lock isn't held.
+    pub(super) fn stop(&self) -> (Vec<u32>, Option<Source>) {
+        let mut state = self.lock();
+        state.is_open = false;
+        let source = state.source.take();
+        let pending: Vec<usize> = (0..state.slots.len())
+            .filter(|&at| matches!(state.slots[at], Slot::Pending))
+            .collect();
+        for &at in &pending {
+            state.slots[at] = Slot::Arrived;
+        }
+        let pending = pending.into_iter().map(|at| state.index(at)).collect();
+        (pending, source)
+    }
+
+    /// Whether there are items to be sent, or may be.
+    pub(super) fn holds(&self) -> bool {
+        let state = self.lock();
+        state.is_open || state.source.is_some()
+    }
+
+    /// Notes how long a task with so many items took.
+    pub(super) fn note_time(&self, nanoseconds: u32, items: usize) {
+        if items > 0 && nanoseconds > 0 {
+            #[expect(clippy::cast_precision_loss, reason = "a rough figure is enough")]
+            let time = f64::from(nanoseconds) / items as f64;
+            let mut state = self.lock();
+            state.item_time = Some(
+                state
+                    .item_time
+                    .map_or(time, |before| f64::midpoint(before, time)),
+            );
+        }
+    }
+
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.function)?;
+        let Ok(state) = self.state.try_lock() else {
+            return Ok(());
+        };
+        if let Some(source) = &state.source {
+            visit.call(&source.items)?;
+        }
+        for slot in &state.slots {
+            if let Slot::Done(outcome) = slot {
+                visit.call(outcome.object())?;
+            }
+        }
+        for outcome in state.ready.iter().chain(&state.result) {
+            visit.call(outcome.object())?;
+        }
+        if let Some((values, _)) = &state.values {
+            visit.call(values)?;
+        }
+        if let Some(watcher) = &state.watcher {
+            visit.call(watcher)?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of all that could be part of a cycle.
+    pub(super) fn clear(&self) {
+        let state = self
+            .state
+            .try_lock()
+            .ok()
+            .map(|mut state| core::mem::take(&mut *state));
+        drop(state);
+    }
+}
+
+impl State {
+    /// Of a job that gets its items bit by bit.
+    pub(super) fn open() -> Self {
+        Self {
+            is_open: true,
+            ..Self::default()
+        }
+    }
+
+    /// Reserves the next task; its number within the job.
+    pub(super) fn reserve(&mut self) -> u32 {
+        let index = self.index(self.slots.len());
+        self.slots.push_back(Slot::Pending);
+        self.sent += 1;
+        index
+    }
+
+    /// The number of the task in a slot; numbers start anew after 2^32, when the earlier ones are
+    /// long done.
+    #[expect(clippy::cast_possible_truncation, reason = "modulo 2^32")]
+    fn index(&self, position: usize) -> u32 {
+        (self.first + position) as u32
+    }
+
+    /// The slot of a task.
+    fn position(&self, index: u32) -> usize {
+        index.wrapping_sub(self.index(0)) as usize
+    }
+
+    /// Tasks that were sent and aren't done.
+    pub(super) fn in_flight(&self) -> usize {
+        self.sent - self.done
+    }
+
+    /// Tasks that were sent and whose outcome nobody has taken.
+    pub(super) fn ahead(&self) -> usize {
+        self.sent - self.taken
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        !self.is_open && self.source.is_none() && self.sent == self.done
+    }
+
+    /// Whether all is done, and the result there if it has one.
+    pub(super) fn is_settled(&self, form: Form) -> bool {
+        self.is_complete() && (!form.is_whole() || self.result.is_some())
+    }
+
+    /// Whether all outcomes were taken, and no more will come.
+    fn is_over(&self) -> bool {
+        self.is_complete() && self.taken == self.done
+    }
+
+    fn has_outcome(&self, form: Form) -> bool {
+        if form == Form::Unordered {
+            !self.ready.is_empty()
+        } else {
+            matches!(self.slots.front(), Some(Slot::Done(_)))
+        }
+    }
+
+    /// No more items come; true if that was what was missing.
+    pub(super) fn close(&mut self) -> bool {
+        let was_open = core::mem::replace(&mut self.is_open, false);
+        was_open && self.is_complete()
+    }
+}

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MIT
+//! A worker's half of a pool: takes tasks, runs them, and answers.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use freethreading_core::pool::Seat;
+use freethreading_core::queue::{Patience, Queue};
+use freethreading_core::storage::handle::decode;
+use freethreading_core::storage::{Blob, Object};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+
+use super::engine::Engine;
+use super::functions::Made;
+use super::wire::{self, Frame, Function, Kind, Number, Packet};
+use crate::errors::{from_handle, from_out_of_memory};
+use crate::imported::Imported;
+use crate::message::{self, Outgoing};
+use crate::object;
+use crate::transfer;
+
+/// What one worker of a pool is given: the two queues, and its seat.
+#[pyclass(module = "freethreading._native", name = "_Link", frozen, weakref)]
+pub(crate) struct Link {
+    tasks: Object<Queue>,
+    outcomes: Object<Queue>,
+    pub(super) seat: Object<Seat>,
+    /// The pool itself, if its callers are in this process.
+    engine: Option<Arc<Engine>>,
+}
+
+impl Link {
+    /// A new worker's.
+    pub(super) fn new(engine: &Arc<Engine>) -> PyResult<Self> {
+        let storage = engine.tasks.storage();
+        let seat = Object::new(storage).map_err(from_out_of_memory("a pool's worker"))?;
+        Ok(Self {
+            tasks: engine.tasks.another(),
+            outcomes: engine.outcomes.another(),
+            seat,
+            engine: storage.family().is_none().then(|| Arc::clone(engine)),
+        })
+    }
+
+    /// Runs a task; the answer's kind, its payload, and what the task took.
+    fn perform<'py>(
+        &self,
+        py: Python<'py>,
+        made: &mut Made,
+        packet: Packet,
+        blob: Option<Blob>,
+    ) -> (Kind, PyResult<Bound<'py, PyAny>>, u32) {
+        let (frame, function) = (packet.frame, packet.function);
+        let storage = self.tasks.storage();
+        let job = frame.is_own.then_some(frame.number.job);
+        let function = match function {
+            Function::Known => made.known(py, storage, job).map(Some),
+            Function::Pickled(bytes) => made.make(py, storage, bytes, job).map(Some),
+            Function::Elsewhere => Ok(self.job_function(py, frame)),
+        };
+        let payload = packet.payload.into_object(py, storage, blob);
+        let (function, payload) = match (function, payload) {
+            (Ok(function), Ok(payload)) => (function, payload),
+            (Err(error), _) | (_, Err(error)) => {
+                let note = "Raised in the worker while the task was unpickled, before it ran.";
+                let _ = error
+                    .value(py)
+                    .call_method1(intern!(py, "add_note"), (note,));
+                return (Kind::Failure, Err(error), 0);
+            }
+        };
+        match frame.kind {
+            Kind::Items | Kind::Stars => {
+                let start = Instant::now();
+                let values = run_all(function, &payload, frame.kind);
+                let time = u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX);
+                (Kind::Values, values, time.max(1))
+            }
+            kind => (Kind::Value, run(function, payload, kind), 0),
+        }
+    }
+
+    /// The function of a job of this process.
+    fn job_function<'py>(&self, py: Python<'py>, frame: Frame) -> Option<Bound<'py, PyAny>> {
+        let job = self.engine.as_ref()?.job(frame.number.job)?;
+        Some(job.function.bind(py).clone())
+    }
+
+    /// Sends an answer; what can't be sent is described instead.
+    fn answer(
+        &self,
+        py: Python<'_>,
+        number: Number,
+        kind: Kind,
+        result: PyResult<Bound<'_, PyAny>>,
+        time: u32,
+    ) -> PyResult<()> {
+        let storage = self.outcomes.storage();
+        let encoded = result.map(|value| {
+            let outgoing = Outgoing::new(storage, value.clone());
+            (value, outgoing)
+        });
+        let (kind, payload) = match encoded {
+            Ok((_, Ok(outgoing))) => (kind, outgoing),
+            Ok((value, Err(error))) => (Kind::Failure, self.described(py, &error, Some(&value))?),
+            Err(error) => (Kind::Failure, self.described(py, &error, None)?),
+        };
+        let frame = Frame {
+            extra: time,
+            ..Frame::new(number, kind)
+        };
+        wire::put(py, &self.outcomes, frame, &[], payload)
+    }
+
+    /// An exception as it travels: itself between threads; else its pickle, if there is one, and
+    /// what can always be told of it. `value` is what couldn't be pickled.
+    fn described<'py>(
+        &self,
+        py: Python<'py>,
+        error: &PyErr,
+        value: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Outgoing<'py>> {
+        static DESCRIBED: Imported = Imported::new("freethreading._tasks", "described");
+        let storage = self.outcomes.storage();
+        // With its traceback, which CPython 3.11 keeps apart.
+        let exception = error.clone_ref(py).into_value(py).into_bound(py).into_any();
+        if storage.family().is_none() {
+            return Outgoing::new(storage, exception);
+        }
+        let described = DESCRIBED.get(py)?.call1((exception, value))?;
+        Outgoing::new(storage, described)
+    }
+}
+
+#[pymethods]
+impl Link {
+    /// Takes tasks and runs them until told to end, or `most` were run.
+    #[pyo3(signature = (most=None))]
+    fn run(&self, py: Python<'_>, most: Option<u64>) -> PyResult<()> {
+        let mut made = Made::default();
+        let mut left = most;
+        self.seat.set_ready();
+        while left != Some(0) {
+            let known = made.bytes();
+            let taken = transfer::take(
+                py,
+                &self.tasks,
+                Some(self.seat.claim()),
+                Patience::Until(None),
+                |tag, message| wire::read(tag, message, known),
+            )?;
+            // Without a deadline it comes back empty-handed with an exception only.
+            let Some((packet, blob)) = taken else {
+                continue;
+            };
+            let Some(packet) = packet else {
+                return Err(PyRuntimeError::new_err(
+                    "the pool's shared memory was overwritten: a task is malformed",
+                ));
+            };
+            if packet.frame.kind == Kind::Stop {
+                break;
+            }
+            let number = packet.frame.number;
+            if packet.is_cancelled {
+                let nobodys = packet.payload.into_object(py, self.tasks.storage(), blob);
+                drop(nobodys);
+                self.seat.clear();
+                continue;
+            }
+            let (kind, result, time) = self.perform(py, &mut made, packet, blob);
+            self.answer(py, number, kind, result, time)?;
+            self.seat.clear();
+            left = left.map(|left| left - 1);
+        }
+        self.leave(py)
+    }
+
+    /// Tells that the worker's initializer has failed.
+    fn report_broken(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
+        let payload = self.described(py, &PyErr::from_value(error), None)?;
+        let frame = Frame::new(Number::NONE, Kind::Broken);
+        wire::put(py, &self.outcomes, frame, &[], payload)
+    }
+
+    /// Tells that the worker is about to end.
+    fn leave(&self, py: Python<'_>) -> PyResult<()> {
+        let none = Outgoing::new(self.outcomes.storage(), py.None().into_bound(py))?;
+        let frame = Frame::new(Number::NONE, Kind::Left);
+        wire::put(py, &self.outcomes, frame, &[], none)
+    }
+
+    /// Whether the worker came as far as to take tasks.
+    fn is_ready(&self) -> bool {
+        self.seat.is_ready()
+    }
+
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        static RESTORE: Imported = Imported::new("freethreading._native", "restore_link");
+        let (tasks, ticket) = object::handle(py, &self.tasks)?;
+        let (outcomes, _) = object::handle(py, &self.outcomes)?;
+        let (seat, _) = object::handle(py, &self.seat)?;
+        let handles = (tasks, outcomes, seat, ticket);
+        (RESTORE.get(py)?, handles).into_pyobject(py)
+    }
+}
+
+/// A worker's link, in the process that it was sent to.
+#[pyfunction]
+pub(crate) fn restore_link(
+    py: Python<'_>,
+    tasks: &Bound<'_, PyBytes>,
+    outcomes: &Bound<'_, PyBytes>,
+    seat: &Bound<'_, PyBytes>,
+    ticket: &Bound<'_, PyAny>,
+) -> PyResult<Link> {
+    let _ = ticket;
+    let failed = |error| from_handle("pool's worker", error);
+    let tasks: Object<Queue> = decode(tasks.as_bytes()).map_err(failed)?;
+    message::prepare(py, tasks.storage())?;
+    Ok(Link {
+        tasks,
+        outcomes: decode(outcomes.as_bytes()).map_err(failed)?,
+        seat: decode(seat.as_bytes()).map_err(failed)?,
+        engine: None,
+    })
+}
+
+fn no_function() -> PyErr {
+    PyRuntimeError::new_err("the task's function is gone: its call was abandoned")
+}
+
+/// Runs a task of one call.
+fn run<'py>(
+    function: Option<Bound<'py, PyAny>>,
+    payload: Bound<'py, PyAny>,
+    kind: Kind,
+) -> PyResult<Bound<'py, PyAny>> {
+    match kind {
+        Kind::Item => function.ok_or_else(no_function)?.call1((payload,)),
+        Kind::Star => function
+            .ok_or_else(no_function)?
+            .call1(as_arguments(&payload)?),
+        _ => {
+            let parts = payload.cast_into::<PyTuple>()?;
+            let keywords = parts.get_item(parts.len() - 1)?;
+            let positional = parts.get_item(parts.len() - 2)?.cast_into::<PyTuple>()?;
+            let function = match parts.len() {
+                2 => function.ok_or_else(no_function)?,
+                _ => parts.get_item(0)?,
+            };
+            drop(parts);
+            if keywords.is_none() {
+                return function.call1(positional);
+            }
+            function.call(positional, Some(keywords.cast::<PyDict>()?))
+        }
+    }
+}
+
+/// Runs a task of many calls.
+fn run_all<'py>(
+    function: Option<Bound<'py, PyAny>>,
+    items: &Bound<'py, PyAny>,
+    kind: Kind,
+) -> PyResult<Bound<'py, PyAny>> {
+    let function = function.ok_or_else(no_function)?;
+    let values = PyList::empty(items.py());
+    for item in items.cast::<PyList>()?.iter() {
+        let value = if kind == Kind::Stars {
+            function.call1(as_arguments(&item)?)?
+        } else {
+            function.call1((item,))?
+        };
+        values.append(value)?;
+    }
+    Ok(values.into_any())
+}
+
+/// Any iterable as positional arguments.
+fn as_arguments<'py>(item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+    if let Ok(arguments) = item.cast_exact::<PyTuple>() {
+        return Ok(arguments.clone());
+    }
+    let items = item.try_iter().map_err(|_| {
+        PyTypeError::new_err(format!(
+            "starmap: each item must be an iterable of arguments, not {}",
+            item.get_type()
+        ))
+    })?;
+    let items = items.collect::<PyResult<Vec<_>>>()?;
+    PyTuple::new(item.py(), items)
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT
+//! Putting messages into queues and taking them out, for all who have queues: at once if that can
+//! be, else detached from the interpreter.
+
+use core::sync::atomic::AtomicU64;
+
+use freethreading_core::deadline::Deadline;
+use freethreading_core::park::{Parked, Uninterruptible};
+use freethreading_core::queue::{Attempt, Get, Patience, Put, Queue, Waited};
+use freethreading_core::storage::{Blob, Object};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use crate::errors::out_of_memory;
+use crate::large::Large;
+use crate::message::Outgoing;
+use crate::wait::wait;
+
+/// What was read from a message, and the blob that came with it.
+type Taken<R> = (R, Option<Blob>);
+
+/// Puts a message that begins with `head`, its tag marked with `mark`; false if the queue is, or
+/// stays, full.
+pub(crate) fn put(
+    py: Python<'_>,
+    queue: &Object<Queue>,
+    mark: u32,
+    head: &[u8],
+    outgoing: Outgoing<'_>,
+    patience: Patience,
+) -> PyResult<bool> {
+    let storage = queue.storage();
+    let outgoing = match outgoing {
+        Outgoing::Large(large) => return put_large(py, queue, mark, head, large, patience),
+        outgoing => outgoing,
+    };
+    let attempt = outgoing.put_with(
+        |tag, message| queue.try_put(storage, tag | mark, &[head, message]),
+        |attempt| *attempt == Attempt::Ended(Put::Done),
+    );
+    let outcome = match attempt {
+        Attempt::Ended(outcome) => outcome,
+        Attempt::WouldWait => outgoing.put_with(
+            |tag, message| {
+                let message = [head, message];
+                wait(py, |park| {
+                    queue.put(storage, tag | mark, &message, patience, park)
+                })
+            },
+            // An exception of a signal handler means that the put was abandoned.
+            |outcome| matches!(outcome, Ok(Put::Done)),
+        )?,
+    };
+    is_put(outcome)
+}
+
+#[cold]
+fn put_large(
+    py: Python<'_>,
+    queue: &Object<Queue>,
+    mark: u32,
+    head: &[u8],
+    large: Large,
+    patience: Patience,
+) -> PyResult<bool> {
+    let storage = queue.storage();
+    let Large {
+        tag,
+        head: rest,
+        blob,
+    } = large;
+    let (outcome, unused) = wait(py, |park| {
+        queue.put_with_blob(storage, tag | mark, &[head, &rest], blob, patience, park)
+    })?;
+    drop(unused);
+    is_put(outcome)
+}
+
+fn is_put(outcome: Put) -> PyResult<bool> {
+    match outcome {
+        Put::Done => Ok(true),
+        Put::Full | Put::Interrupted => Ok(false),
+        Put::OutOfMemory => Err(out_of_memory("a message; the queue is as it was")),
+    }
+}
+
+/// Takes the oldest message, with a claim if one is wanted; `None` if the queue is, or stays,
+/// empty. `read` runs under the queue's mutex, and only copies.
+pub(crate) fn take<R: Send>(
+    py: Python<'_>,
+    queue: &Object<Queue>,
+    claim: Option<&AtomicU64>,
+    patience: Patience,
+    read: impl Fn(u32, &[u8]) -> R + Send + Sync,
+) -> PyResult<Option<Taken<R>>> {
+    let storage = queue.storage();
+    let outcome = match queue.try_get_claimed(storage, claim, &read) {
+        Attempt::Ended(outcome) => outcome,
+        Attempt::WouldWait if storage.family().is_none() => {
+            take_attached(py, queue, claim, patience, &read)?
+        }
+        Attempt::WouldWait => wait(py, |park| {
+            queue.get_claimed(storage, claim, patience, park, &read)
+        })?,
+    };
+    match outcome {
+        Get::Got(taken) => Ok(Some(taken)),
+        Get::Empty | Get::Interrupted => Ok(None),
+        Get::OutOfMemory => Err(out_of_memory("the next message; it stays in the queue")),
+        Get::Corrupted => Err(PyRuntimeError::new_err(
+            "the queue's shared memory was overwritten",
+        )),
+    }
+}
+
+/// Takes a reference out of a private queue, detached only while there is none.
+///
+/// A garbage collection visits the queue more than once, while detached threads run. A
+/// reference that one of them took in between would be counted once and missed once, and
+/// its object be taken for garbage.
+fn take_attached<R: Send>(
+    py: Python<'_>,
+    queue: &Object<Queue>,
+    claim: Option<&AtomicU64>,
+    patience: Patience,
+    read: &(impl Fn(u32, &[u8]) -> R + Send + Sync),
+) -> PyResult<Get<Taken<R>>> {
+    let storage = queue.storage();
+    let take = || queue.get_claimed(storage, claim, Patience::None, &Uninterruptible, read);
+    let Patience::Until(deadline) = patience else {
+        return Ok(take());
+    };
+    let mut has_slept = false;
+    let result = loop {
+        let waited = wait(py, |park| queue.await_message(storage, deadline, park));
+        has_slept |= !matches!(waited, Ok(Waited::Awake));
+        let waited = match waited {
+            Ok(waited) => waited,
+            Err(error) => break Err(error),
+        };
+        match (take(), waited) {
+            (Get::Empty, Waited::Awake | Waited::Asleep(Parked::Retry))
+                if !deadline.is_some_and(Deadline::has_passed) => {}
+            (outcome, _) => break Ok(outcome),
+        }
+    };
+    if has_slept {
+        queue.pass_messages_on(storage);
+    }
+    result
+}
