@@ -186,7 +186,7 @@ class WorkerPoolExecutor(Executor):
         check_callable(owner, "fn", fn)
         size = checked_count(owner, "chunksize", chunksize)
         deadline = None if timeout is None else time.monotonic() + timeout
-        items = list(zip(*iterables, strict=False))
+        items = tuple(zip(*iterables, strict=False))
         job = self._engine.map(owner, fn, items, size, star=True, form=_ORDERED)
         if job.has_unsent():
             self._crew.collect()

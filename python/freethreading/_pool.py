@@ -346,7 +346,7 @@ class WorkerPool:
         self._check_running(owner)
         check_callable(owner, "func", func)
         size = None if chunksize is None else checked_count(owner, "chunksize", chunksize)
-        return self._engine.map(owner, func, list(iterable), size, star=star, form=_LIST)
+        return self._engine.map(owner, func, _fixed(iterable), size, star=star, form=_LIST)
 
     def _unattended(
         self,
@@ -371,7 +371,14 @@ class WorkerPool:
         iterator: ImapIterator[T]
         if type(iterable) in _PLAIN:
             job = self._engine.map(
-                owner, func, list(iterable), size, star=False, form=form, is_lazy=True, ahead=ahead
+                owner,
+                func,
+                _fixed(iterable),
+                size,
+                star=False,
+                form=form,
+                is_lazy=True,
+                ahead=ahead,
             )
             iterator = ImapIterator(job, self._crew)
         else:
@@ -384,6 +391,11 @@ class WorkerPool:
                 raise
         self._iterators.add(iterator)
         return iterator
+
+
+def _fixed(iterable: Iterable[object]) -> tuple[object, ...] | range:
+    """Return the items as they are now. (A range is sent in parts that are ranges, too.)"""
+    return iterable if type(iterable) is range else tuple(iterable)
 
 
 def _dropped(crew: Crew, workers: int) -> None:

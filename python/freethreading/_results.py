@@ -239,7 +239,7 @@ class Feeder:
         first = 0
         while self._has_room():
             try:
-                items = list(itertools.islice(self._items, self._size))
+                items = tuple(itertools.islice(self._items, self._size))
             except BaseException as error:  # noqa: BLE001 - the iterable's; it arrives in its place
                 self._end(error)
                 return

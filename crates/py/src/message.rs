@@ -287,6 +287,14 @@ impl Incoming {
         }
     }
 
+    /// As [`Incoming::read`], of a message that may have a frame, which is left out.
+    pub(crate) fn read_any(tag: u32, message: &[u8]) -> Self {
+        let frame = if tag & FRAMED == 0 { 0 } else { FRAME };
+        message.get(frame..).map_or(Self::Malformed, |rest| {
+            Self::read(tag & !(FRAMED | CANCELLED), rest)
+        })
+    }
+
     /// The object, if the message came with a blob: this is its head.
     fn into_large_object(self, py: Python<'_>, blob: Blob) -> PyResult<Bound<'_, PyAny>> {
         let (Self::Text(head) | Self::Bytes(head) | Self::Bytearray(head) | Self::Pickle(head)) =
@@ -359,8 +367,7 @@ fn pointer(address: u64) -> *mut ffi::PyObject {
 
 /// What a message of a private queue refers to, framed or not.
 fn reference(tag: u32, message: &[u8]) -> Option<u64> {
-    let frame = if tag & FRAMED == 0 { 0 } else { FRAME };
-    match Incoming::read(tag & !(FRAMED | CANCELLED), message.get(frame..)?) {
+    match Incoming::read_any(tag, message) {
         Incoming::Reference(address) => Some(address),
         _ => None,
     }

@@ -9,7 +9,7 @@ use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyComplex, PyDict, PyFloat, PyFrozenSet, PyFunction, PyInt,
-    PyList, PyMapping, PySet, PyString, PyTuple,
+    PyList, PyMapping, PyRange, PySet, PyString, PyTuple,
 };
 
 use crate::imported::Imported;
@@ -98,7 +98,9 @@ fn is_plain(obj: &Bound<'_, PyAny>, depth: u32) -> bool {
     if is_scalar(obj) {
         true
     } else if let Ok(items) = obj.cast_exact::<PyTuple>() {
-        all_plain(Box::new(items.iter()))
+        depth > 0 && items.iter_borrowed().all(|item| is_plain(&item, depth - 1))
+    } else if obj.is_exact_instance_of::<PyRange>() {
+        true
     } else if let Ok(items) = obj.cast_exact::<PyList>() {
         all_plain(Box::new(items.iter()))
     } else if let Ok(items) = obj.cast_exact::<PyDict>() {

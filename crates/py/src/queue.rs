@@ -13,21 +13,22 @@ use crate::arguments::{Seconds, Truth, Whole, deadline};
 use crate::derived;
 use crate::errors::{EMPTY, Exception, FULL, NEGATIVE_TIMEOUT};
 use crate::message::quick::{self, Look};
-use crate::message::{self, Incoming, Outgoing, drop_disposed, visit_reference};
+use crate::message::{self, Incoming, Outgoing};
 use crate::object;
 use crate::shortcut::{Answer, shortcuts};
-use crate::transfer;
+use crate::transfer::{self, Channel};
 use crate::wait::wait;
 
 /// The core's queue, holding Python objects. Both queue classes are shells around this.
 pub(crate) struct Items {
-    object: Object<core_queue::Queue>,
+    object: Channel,
 }
 
 impl Items {
     pub(crate) fn make(py: Python<'_>, class: &'static str, capacity: u32) -> PyResult<Self> {
         let object = object::make(class, |it: &core_queue::Queue| it.initialize(capacity))?;
         message::prepare(py, object.storage())?;
+        let object = Channel(object);
         Ok(Self { object })
     }
 
@@ -130,41 +131,11 @@ impl Items {
     }
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // Who else holds the queue keeps its items alive, too; then they aren't ours to show.
-        if self.object.storage().family().is_some() || !self.object.is_sole() {
-            return Ok(());
-        }
-        let mut result = Ok(());
-        self.object
-            .try_visit(self.object.storage(), |tag, message| {
-                visit_reference(tag, message, |item| {
-                    if result.is_ok() {
-                        result = visit.call(item);
-                    }
-                });
-            });
-        result
+        self.object.traverse(visit)
     }
 
     pub(crate) fn clear(&self, py: Python<'_>) {
-        if self.object.storage().family().is_none() && self.object.is_sole() {
-            while let Ok(Some(item)) = self.get(py, Patience::None) {
-                drop(item);
-            }
-        }
-    }
-}
-
-impl Drop for Items {
-    fn drop(&mut self) {
-        // The object is freed after this, with what is left in it; its references are dropped
-        // when the next queue of this thread is freed or made, or here.
-        let _ = Python::try_attach(|py| {
-            if self.object.storage().family().is_none() && self.object.is_sole() {
-                self.clear(py);
-            }
-            drop_disposed(py);
-        });
+        self.object.clear(py);
     }
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! Putting messages into queues and taking them out, for all who have queues: at once if that can
-//! be, else detached from the interpreter.
+//! be, else detached from the interpreter. And letting go of queues, and what is left in them.
 
+use core::ops::Deref;
 use core::sync::atomic::AtomicU64;
 
 use freethreading_core::deadline::Deadline;
@@ -10,14 +11,67 @@ use freethreading_core::queue::{Attempt, Get, Patience, Put, Queue, Waited};
 use freethreading_core::storage::{Blob, Object};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::errors::out_of_memory;
 use crate::large::Large;
-use crate::message::Outgoing;
+use crate::message::{Incoming, Outgoing, drop_disposed, visit_reference};
 use crate::wait::wait;
 
 /// What was read from a message, and the blob that came with it.
 type Taken<R> = (R, Option<Blob>);
+
+/// A queue of messages; the references in it are dropped with it.
+pub(crate) struct Channel(pub(crate) Object<Queue>);
+
+impl Deref for Channel {
+    type Target = Object<Queue>;
+
+    fn deref(&self) -> &Object<Queue> {
+        &self.0
+    }
+}
+
+impl Channel {
+    /// Shows a garbage collector what is in the queue.
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // Who else holds the queue keeps its items alive, too; then they aren't ours to show.
+        if self.storage().family().is_some() || !self.is_sole() {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        self.try_visit(self.storage(), |tag, message| {
+            visit_reference(tag, message, |item| {
+                if result.is_ok() {
+                    result = visit.call(item);
+                }
+            });
+        });
+        result
+    }
+
+    /// Drops what is in the queue, if it is garbage with it.
+    pub(crate) fn clear(&self, py: Python<'_>) {
+        if self.storage().family().is_some() || !self.is_sole() {
+            return;
+        }
+        let read = |tag, message: &[u8]| Incoming::read_any(tag, message);
+        while let Ok(Some((item, blob))) = take(py, self, None, Patience::None, read) {
+            drop(item.into_object(py, self.storage(), blob));
+        }
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        // The object is freed after this, with what is left in it; its references are dropped
+        // when the next queue of this thread is freed or made, or here.
+        let _ = Python::try_attach(|py| {
+            self.clear(py);
+            drop_disposed(py);
+        });
+    }
+}
 
 /// Puts a message that begins with `head`, its tag marked with `mark`; false if the queue is, or
 /// stays, full.

@@ -23,7 +23,7 @@ use crate::fork;
 use crate::imported::Imported;
 use crate::message::{self, CANCELLED, Outgoing};
 use crate::runtime;
-use crate::transfer;
+use crate::transfer::{self, Channel};
 use crate::wait::wait;
 
 /// How many outcomes are taken in at once.
@@ -33,8 +33,8 @@ const NAP: Duration = Duration::from_millis(200);
 
 /// The callers' half of a pool.
 pub(crate) struct Engine {
-    pub(super) tasks: Object<Queue>,
-    pub(super) outcomes: Object<Queue>,
+    pub(super) tasks: Channel,
+    pub(super) outcomes: Channel,
     pub(super) functions: Functions,
     /// How many workers there may be.
     pub(super) most_workers: usize,
@@ -90,7 +90,10 @@ impl Engine {
     pub(super) fn new(py: Python<'_>, most_workers: usize, hire: Py<PyAny>) -> PyResult<Self> {
         let storage = runtime::storage()?;
         message::prepare(py, storage)?;
-        let queue = || Object::new(storage).map_err(from_out_of_memory("a pool"));
+        let queue = || {
+            let queue = Object::new(storage).map_err(from_out_of_memory("a pool"))?;
+            PyResult::Ok(Channel(queue))
+        };
         Ok(Self {
             tasks: queue()?,
             outcomes: queue()?,
@@ -845,6 +848,8 @@ impl Engine {
     }
 
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.tasks.traverse(visit)?;
+        self.outcomes.traverse(visit)?;
         if let Ok(jobs) = self.jobs.try_lock() {
             for job in jobs.by_number.values() {
                 job.traverse(visit)?;
@@ -863,7 +868,9 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn clear(&self) {
+    pub(super) fn clear(&self, py: Python<'_>) {
+        self.tasks.clear(py);
+        self.outcomes.clear(py);
         // Nobody uses it any more. In a forked child its locks may be held by nobody, for ever.
         let hire = self.hire.try_lock().ok().and_then(|mut hire| hire.take());
         drop(hire);

@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::PyTuple;
 
 use super::engine::Engine;
 use super::job::{Job, Source, Use};
@@ -79,7 +79,7 @@ impl Engine {
             } else {
                 (
                     many(job),
-                    Ok(items.get_slice(start, start + count).into_any()),
+                    items.get_slice(start, start + count).map(Bound::into_any),
                 )
             };
             let payload = payload.and_then(|payload| self.encode(job, payload, start, is_single));
@@ -101,7 +101,7 @@ impl Engine {
         &self,
         py: Python<'_>,
         job: &Arc<Job>,
-        items: &Bound<'_, PyList>,
+        items: &Bound<'_, PyTuple>,
         first: usize,
         is_single: bool,
     ) -> PyResult<()> {
@@ -159,8 +159,8 @@ fn name_culprit(
     if check_picklable(&job.owner, "an item", payload, false).is_ok() {
         return Ok(());
     }
-    for (at, item) in payload.cast::<PyList>()?.iter().enumerate() {
-        check(first + at, &item)?;
+    for (at, item) in payload.try_iter()?.enumerate() {
+        check(first + at, &item?)?;
     }
     check_picklable(&job.owner, "an item", payload, false)
 }

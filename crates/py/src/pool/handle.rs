@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pyo3::exceptions::{PyStopIteration, PyTimeoutError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyList, PySequence, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::engine::Engine;
@@ -68,14 +68,14 @@ impl EngineHandle {
         Ok(handle)
     }
 
-    /// Have workers run `func` with each of `items`: all results, or (`form` 2) one after the other.
+    /// Have workers run `func` with each of `items`, a tuple or a range: all results, or (`form` 2) one after the other.
     #[expect(clippy::too_many_arguments, reason = "named by Python")]
     #[pyo3(signature = (owner, func, items, size, *, star, form, is_lazy=false, ahead=0))]
     fn map<'py>(
         this: &Bound<'py, Self>,
         owner: &str,
         func: &Bound<'py, PyAny>,
-        items: &Bound<'py, PyList>,
+        items: &Bound<'py, PySequence>,
         size: Option<usize>,
         star: bool,
         form: u8,
@@ -90,11 +90,12 @@ impl EngineHandle {
             (false, Some(_)) => WINDOW * engine.most_workers,
             (false, None) => LARGE_WINDOW * engine.most_workers,
         };
-        if !items.is_empty() {
+        let count = items.len()?;
+        if count > 0 {
             state.source = Some(Source {
                 items: items.clone().unbind(),
                 next: 0,
-                end: items.len(),
+                end: count,
                 size,
                 window,
                 is_lazy,
@@ -110,7 +111,7 @@ impl EngineHandle {
             engine.stop(py, job, |py| Outcome::error(py, error.clone_ref(py)));
             return Err(error);
         }
-        if items.is_empty() {
+        if count == 0 {
             engine.complete(py, job);
         }
         Ok(handle)
@@ -210,8 +211,8 @@ impl EngineHandle {
         self.engine.traverse(&visit)
     }
 
-    fn __clear__(&self) {
-        self.engine.clear();
+    fn __clear__(&self, py: Python<'_>) {
+        self.engine.clear(py);
     }
 }
 
@@ -300,22 +301,37 @@ pub(super) fn assemble(py: Python<'_>, form: Form, outcomes: Vec<Outcome>) -> Ou
             Outcome::error(py, PyTimeoutError::new_err("the call has no outcome"))
         });
     }
-    let mut values: Vec<Py<PyAny>> = Vec::with_capacity(outcomes.len());
-    let mut failure = None;
+    joined(py, outcomes).unwrap_or_else(|error| Outcome::error(py, error))
+}
+
+fn joined(py: Python<'_>, outcomes: Vec<Outcome>) -> PyResult<Outcome> {
+    let list = PyList::empty(py);
+    // Those that came one by one are put together first: a list made at once takes less time.
+    let mut single = Vec::new();
     for outcome in outcomes {
         match outcome {
-            Outcome::Value(value) => values.push(value),
-            Outcome::Values(list) => match list.bind(py).cast::<PyList>() {
-                Ok(list) => values.extend(list.iter().map(Bound::unbind)),
-                Err(error) => failure = failure.or(Some(Outcome::error(py, error.into()))),
-            },
-            error @ Outcome::Error(_) => failure = failure.or(Some(error)),
+            Outcome::Value(value) => single.push(value),
+            Outcome::Values(values) => {
+                if !single.is_empty() {
+                    extend(&list, PyList::new(py, single.drain(..))?.as_any())?;
+                }
+                extend(&list, values.bind(py))?;
+            }
+            error @ Outcome::Error(_) => return Ok(error),
         }
     }
-    failure.unwrap_or_else(|| match PyList::new(py, values) {
-        Ok(list) => Outcome::Value(list.into_any().unbind()),
-        Err(error) => Outcome::error(py, error),
-    })
+    let list = if list.is_empty() {
+        PyList::new(py, single)?
+    } else {
+        extend(&list, PyList::new(py, single)?.as_any())?;
+        list
+    };
+    Ok(Outcome::Value(list.into_any().unbind()))
+}
+
+fn extend(list: &Bound<'_, PyList>, more: &Bound<'_, PyAny>) -> PyResult<()> {
+    let more = more.cast::<PySequence>()?;
+    list.as_sequence().in_place_concat(more).map(drop)
 }
 
 /// One call of a pool, for who made it.
@@ -417,7 +433,7 @@ impl JobHandle {
     fn feed(
         &self,
         py: Python<'_>,
-        items: &Bound<'_, PyList>,
+        items: &Bound<'_, PyTuple>,
         first: usize,
         is_single: bool,
     ) -> PyResult<()> {

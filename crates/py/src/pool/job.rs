@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use freethreading_core::pool::Signal;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyList, PySequence};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::functions::Sent;
@@ -97,7 +97,8 @@ pub(super) enum Use {
 
 /// Items that weren't sent yet.
 pub(super) struct Source {
-    pub(super) items: Py<PyList>,
+    /// A tuple or a range.
+    pub(super) items: Py<PySequence>,
     pub(super) next: usize,
     pub(super) end: usize,
     /// How many go into a task; `None`: as many as seems good.

@@ -11,7 +11,7 @@ use freethreading_core::storage::{Blob, Object};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PySequence, PyTuple};
 
 use super::engine::Engine;
 use super::functions::Made;
@@ -20,13 +20,13 @@ use crate::errors::{from_handle, from_out_of_memory};
 use crate::imported::Imported;
 use crate::message::{self, Outgoing};
 use crate::object;
-use crate::transfer;
+use crate::transfer::{self, Channel};
 
 /// What one worker of a pool is given: the two queues, and its seat.
 #[pyclass(module = "freethreading._native", name = "_Link", frozen, weakref)]
 pub(crate) struct Link {
-    tasks: Object<Queue>,
-    outcomes: Object<Queue>,
+    tasks: Channel,
+    outcomes: Channel,
     pub(super) seat: Object<Seat>,
     /// The pool itself, if its callers are in this process.
     engine: Option<Arc<Engine>>,
@@ -38,8 +38,8 @@ impl Link {
         let storage = engine.tasks.storage();
         let seat = Object::new(storage).map_err(from_out_of_memory("a pool's worker"))?;
         Ok(Self {
-            tasks: engine.tasks.another(),
-            outcomes: engine.outcomes.another(),
+            tasks: Channel(engine.tasks.another()),
+            outcomes: Channel(engine.outcomes.another()),
             seat,
             engine: storage.family().is_none().then(|| Arc::clone(engine)),
         })
@@ -222,8 +222,8 @@ pub(crate) fn restore_link(
     let tasks: Object<Queue> = decode(tasks.as_bytes()).map_err(failed)?;
     message::prepare(py, tasks.storage())?;
     Ok(Link {
-        tasks,
-        outcomes: decode(outcomes.as_bytes()).map_err(failed)?,
+        tasks: Channel(tasks),
+        outcomes: Channel(decode(outcomes.as_bytes()).map_err(failed)?),
         seat: decode(seat.as_bytes()).map_err(failed)?,
         engine: None,
     })
@@ -268,16 +268,17 @@ fn run_all<'py>(
     kind: Kind,
 ) -> PyResult<Bound<'py, PyAny>> {
     let function = function.ok_or_else(no_function)?;
-    let values = PyList::empty(items.py());
-    for item in items.cast::<PyList>()?.iter() {
-        let value = if kind == Kind::Stars {
+    // A range, or a tuple already.
+    let items = items.cast::<PySequence>()?.to_tuple()?;
+    let mut values = Vec::with_capacity(items.len());
+    for item in items.iter_borrowed() {
+        values.push(if kind == Kind::Stars {
             function.call1(as_arguments(&item)?)?
         } else {
-            function.call1((item,))?
-        };
-        values.append(value)?;
+            function.call1((&*item,))?
+        });
     }
-    Ok(values.into_any())
+    PyList::new(items.py(), values).map(Bound::into_any)
 }
 
 /// Any iterable as positional arguments.
