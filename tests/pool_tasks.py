@@ -208,3 +208,75 @@ def outcome(call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - w
         return call(*args)
     except Exception as error:  # noqa: BLE001 - that is the outcome
         return error
+
+
+# --- arrays ---------------------------------------------------------------------------------
+
+
+def report_size_and_wait(item: Any, started: Any, event: Any) -> int:  # noqa: ANN401 - of any shape
+    """Return the size of an array, or of one in a dict, when `event` is set."""
+    started.put(1)
+    event.wait()
+    size: int = (item["array"] if isinstance(item, dict) else item).nbytes
+    return size
+
+
+def add_in_place(array: Any, number: float) -> float:  # noqa: ANN401 - an array
+    """Change the array itself, and return its sum."""
+    array += number
+    return float(array.sum())
+
+
+def is_writable(array: Any) -> bool:  # noqa: ANN401 - an array
+    """Return whether the array can be written to."""
+    return bool(array.flags.writeable)
+
+
+def mean(array: Any) -> float:  # noqa: ANN401 - an array
+    """Return the mean of the array."""
+    return float(array.mean())
+
+
+class Filled:
+    """Becomes, when pickled, an array that is full of one number, and is made for that only."""
+
+    def __init__(self, number: float, size: int) -> None:
+        """Keep what it is made of."""
+        self.number = number
+        self.size = size
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Make the array."""
+        import numpy as np  # noqa: PLC0415 - for few tests
+
+        return Arrived, (np.full(self.size, self.number),)
+
+    @property
+    def array(self) -> Any:  # noqa: ANN401 - an array
+        """Make the array where nothing was pickled."""
+        return self.__reduce__()[1][0]
+
+
+class Arrived:
+    """What becomes of a `Filled`."""
+
+    def __init__(self, array: Any) -> None:  # noqa: ANN401 - an array
+        """Keep the array."""
+        self.array = array
+
+
+def mean_of_filled(item: Filled | Arrived) -> float:
+    """Return the mean of its array."""
+    return mean(item.array)
+
+
+def at(array: Any, position: int) -> float:  # noqa: ANN401 - an array
+    """Return a number of the array."""
+    return float(array[position])
+
+
+def full_of(number: float) -> Any:  # noqa: ANN401 - an array
+    """Return an array of 1 MiB that is full of a number."""
+    import numpy as np  # noqa: PLC0415 - for few tests
+
+    return np.full(1 << 17, float(number))

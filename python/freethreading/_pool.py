@@ -394,7 +394,7 @@ class WorkerPool:
 
 
 def _fixed(iterable: Iterable[object]) -> tuple[object, ...] | range:
-    """Return the items as they are now. (A range is sent in parts that are ranges, too.)"""
+    """Return the items as they are now; a range is sent in parts that are ranges, too."""
     return iterable if type(iterable) is range else tuple(iterable)
 
 

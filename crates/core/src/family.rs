@@ -51,6 +51,7 @@ mod write;
 pub use fork::{after_fork_in_child, after_fork_in_parent, before_fork};
 use kernel::{fcntl_setfd, fstat, ftruncate, memfd_create};
 use layout::{Extent, Header, MAGIC, MAX_EXTENTS, ObjectHeader, ProcessSlot};
+pub(crate) use mapping::CopyOnWrite;
 pub use processes::Processes;
 use processes::{slot_of, unregistered};
 

@@ -18,9 +18,11 @@ use crate::primitive::{AtomicU64, Ordering};
 mod blob;
 mod fork_safe;
 mod local;
+mod private_copy;
 
 pub use blob::{Blob, BlobName};
 pub use local::after_fork_in_child;
+pub use private_copy::PrivateCopy;
 
 /// Names the holder of a lock, a process or a thread: 31 bits, never zero and never reused.
 ///

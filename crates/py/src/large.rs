@@ -2,12 +2,15 @@
 //! Large messages: what of them lies in a blob, and the views on it that the receiver gets.
 //!
 //! ```text
-//!   record in the queue:  | blob's name | count | flags | length of each part ... | pickle |
+//!   record in the queue:  | blob's name | count | flags | length of each part ...
+//!                              | name of each part's blob, if it isn't this one ... | pickle |
 //!   blob:                 | (pickle, if it is long) | part | part | ...    each at 64 bytes
 //! ```
 //!
 //! Parts are written once, by the sender, before the message is put. A receiver's arrays are
-//! views on the blob: nothing is copied out, and the last view that goes frees it.
+//! views on the blob: nothing is copied out, and the last view that goes frees it. A part that lies
+//! in another blob is one that others read as well: who may write to it gets a private copy, whose
+//! pages are copied as they are written to.
 
 #![expect(
     unsafe_code,
@@ -15,12 +18,14 @@
 )]
 
 use core::ffi::c_int;
+use core::ptr::NonNull;
 use std::sync::Arc;
 
-use freethreading_core::storage::{Blob, Storage};
+use freethreading_core::family::Family;
+use freethreading_core::storage::{Blob, BlobName, PrivateCopy, Storage};
 use pyo3::PyTypeInfo;
 use pyo3::buffer::PyUntypedBuffer;
-use pyo3::exceptions::PyBufferError;
+use pyo3::exceptions::{PyBufferError, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::CompareOp;
@@ -35,6 +40,8 @@ pub(crate) const LARGE: usize = 64 << 10;
 const ALIGNMENT: usize = 64;
 /// In a part's length: the receiver must not write to it.
 const READ_ONLY: u64 = 1 << 63;
+/// In a part's length: it lies in another blob.
+const ELSEWHERE: u64 = 1 << 62;
 /// In the flags: the first part is the pickle.
 const PICKLE_IS_PART: u32 = 1;
 /// Count and flags.
@@ -53,6 +60,8 @@ struct Source {
     start: *const u8,
     length: usize,
     is_read_only: bool,
+    /// Where it was stored before.
+    stored: Option<BlobName>,
 }
 
 // SAFETY: whoever makes one keeps what it points to in place until the copy is done.
@@ -66,6 +75,7 @@ impl Source {
             start: bytes.as_ptr(),
             length: bytes.len(),
             is_read_only: true,
+            stored: None,
         }
     }
 
@@ -74,6 +84,7 @@ impl Source {
             start: buffer.buf_ptr().cast_const().cast(),
             length: buffer.len_bytes(),
             is_read_only: buffer.readonly(),
+            stored: None,
         }
     }
 }
@@ -133,6 +144,37 @@ impl Large {
         Self::new(py, storage, tag, PICKLE_IS_PART, &sources, &[])
     }
 
+    /// As [`Large::of_pickle`], with names of the buffers that were stored before.
+    pub(crate) fn of_pickle_in_parts(
+        py: Python<'_>,
+        storage: Storage,
+        tag: u32,
+        pickle: &[u8],
+        buffers: &[PyUntypedBuffer],
+        names: &[Option<BlobName>],
+    ) -> PyResult<Self> {
+        if names.iter().all(Option::is_none) {
+            return Self::of_pickle(py, storage, tag, pickle, buffers);
+        }
+        // There is a blob in any case, and something in it.
+        let mut sources = vec![Source::of(pickle)];
+        sources.extend(buffers.iter().zip(names).map(|(buffer, &stored)| Source {
+            stored,
+            ..Source::of_buffer(buffer)
+        }));
+        Self::new(py, storage, tag, PICKLE_IS_PART, &sources, &[])
+    }
+
+    /// Stores what a buffer shows now, for messages to name.
+    pub(crate) fn store(
+        py: Python<'_>,
+        storage: Storage,
+        buffer: &PyUntypedBuffer,
+    ) -> PyResult<Blob> {
+        let sources = [Source::of_buffer(buffer)];
+        Self::new(py, storage, 0, 0, &sources, &[]).map(|large| large.blob)
+    }
+
     fn new(
         py: Python<'_>,
         storage: Storage,
@@ -150,17 +192,28 @@ impl Large {
         let mut total = 0_usize;
         for source in sources {
             let mark = if source.is_read_only { READ_ONLY } else { 0 };
-            head.extend((source.length as u64 | mark).to_le_bytes());
+            let place = if source.stored.is_some() {
+                ELSEWHERE
+            } else {
+                0
+            };
+            head.extend((source.length as u64 | mark | place).to_le_bytes());
+            if source.stored.is_some() {
+                continue;
+            }
             total = total
                 .checked_next_multiple_of(ALIGNMENT)
                 .and_then(|start| start.checked_add(source.length))
                 .ok_or_else(too_large)?;
         }
+        for name in sources.iter().filter_map(|source| source.stored) {
+            head.extend(name.to_bytes());
+        }
         head.extend(rest);
         let blob = py.detach(|| {
             let mut blob = Blob::new(family, total).ok()?;
             let mut at = 0_usize;
-            for source in sources {
+            for source in sources.iter().filter(|source| source.stored.is_none()) {
                 at = at.next_multiple_of(ALIGNMENT);
                 // SAFETY: the caller keeps it in place. (That other threads write to a buffer
                 // meanwhile is between them and us, as for any reader of buffers.)
@@ -175,11 +228,43 @@ impl Large {
     }
 }
 
-/// A part of a received blob.
+/// A part of a received message.
 struct Part {
+    /// The blob where it is; none: the message's own.
+    name: Option<BlobName>,
     start: usize,
     length: usize,
     is_read_only: bool,
+}
+
+/// The memory that a view shows.
+#[derive(Clone)]
+enum Memory {
+    Blob(Arc<Blob>),
+    Copy(Arc<PrivateCopy>),
+}
+
+impl Memory {
+    /// The memory of a part that others read as well.
+    fn of_others(family: &'static Family, name: BlobName, part: &Part) -> PyResult<Self> {
+        let blob = Blob::find(family, name).filter(|blob| part.length <= blob.capacity());
+        let blob = blob.ok_or_else(|| {
+            PyRuntimeError::new_err("a part of the message is gone: its call was abandoned")
+        })?;
+        if part.is_read_only {
+            return Ok(Self::Blob(Arc::new(blob)));
+        }
+        PrivateCopy::of(blob)
+            .map(|copy| Self::Copy(Arc::new(copy)))
+            .ok_or_else(|| out_of_memory("a part of the message"))
+    }
+
+    fn as_ptr(&self) -> NonNull<u8> {
+        match self {
+            Self::Blob(blob) => blob.as_ptr(),
+            Self::Copy(copy) => copy.as_ptr(),
+        }
+    }
 }
 
 /// A message that was taken, and its blob.
@@ -197,16 +282,24 @@ impl Received {
         let word = |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?));
         let (count, flags) = (usize::try_from(word(0)?).ok()?, word(4)?);
         let rest_at = count.checked_mul(8)?.checked_add(FIXED)?;
-        let (lengths, rest) = (head.get(FIXED..rest_at)?, head.get(rest_at..)?);
+        let (lengths, mut rest) = (head.get(FIXED..rest_at)?, head.get(rest_at..)?);
         let mut end = 0_usize;
         let mut parts = Vec::with_capacity(count);
         for marked in lengths.chunks_exact(8) {
             let marked = u64::from_le_bytes(marked.try_into().ok()?);
-            let start = end.checked_next_multiple_of(ALIGNMENT)?;
-            let length = usize::try_from(marked & !READ_ONLY).ok()?;
-            end = start.checked_add(length)?;
+            let length = usize::try_from(marked & !(READ_ONLY | ELSEWHERE)).ok()?;
             let is_read_only = marked & READ_ONLY != 0;
+            let (name, start) = if marked & ELSEWHERE == 0 {
+                let start = end.checked_next_multiple_of(ALIGNMENT)?;
+                end = start.checked_add(length)?;
+                (None, start)
+            } else {
+                let name = BlobName::from_bytes(rest)?;
+                rest = rest.get(BlobName::LENGTH..)?;
+                (Some(name), 0)
+            };
             parts.push(Part {
+                name,
                 start,
                 length,
                 is_read_only,
@@ -263,8 +356,12 @@ impl Received {
     ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyList>)> {
         let mut views = Vec::with_capacity(self.parts.len());
         for part in &self.parts {
+            let memory = match part.name {
+                None => Memory::Blob(Arc::clone(&self.blob)),
+                Some(name) => Memory::of_others(self.blob.family(), name, part)?,
+            };
             let view = View {
-                blob: Arc::clone(&self.blob),
+                memory,
                 start: part.start,
                 length: part.length,
                 is_read_only: part.is_read_only,
@@ -287,7 +384,7 @@ impl Received {
 /// of its bytes, but can be pickled.
 #[pyclass(module = "freethreading._native", name = "_View", frozen)]
 pub(crate) struct View {
-    blob: Arc<Blob>,
+    memory: Memory,
     start: usize,
     length: usize,
     is_read_only: bool,
@@ -362,13 +459,13 @@ impl View {
             return Err(PyBufferError::new_err("there is no place for the view"));
         }
         let it = this.get();
-        // SAFETY: `Received::new` has checked that the part lies within the blob.
-        let start = unsafe { it.blob.as_ptr().add(it.start) };
+        // SAFETY: `Received::new` or `Memory::of_others` has checked that the part lies within.
+        let start = unsafe { it.memory.as_ptr().add(it.start) };
         let length = ffi::Py_ssize_t::try_from(it.length)?;
         let read_only = c_int::from(it.is_read_only);
         let owner = this.as_ptr();
         // SAFETY: the memory stays where it is as long as `owner`, of which the view holds a
-        // reference, keeps the blob.
+        // reference, keeps it.
         let filled = unsafe {
             ffi::PyBuffer_FillInfo(view, owner, start.as_ptr().cast(), length, read_only, flags)
         };

@@ -83,6 +83,17 @@ pub(crate) enum Outgoing<'py> {
 impl<'py> Outgoing<'py> {
     /// Encodes `item` for a queue in `storage`; raises what pickling raises.
     pub(crate) fn new(storage: Storage, item: Bound<'py, PyAny>) -> PyResult<Self> {
+        Self::with_large(storage, item, |py, tag, pickle, buffers| {
+            Large::of_pickle(py, storage, tag, pickle, &buffers)
+        })
+    }
+
+    /// As [`Outgoing::new`]; a pickle that has large buffers becomes what `large` makes of it.
+    pub(crate) fn with_large(
+        storage: Storage,
+        item: Bound<'py, PyAny>,
+        large: impl FnOnce(Python<'py>, u32, &[u8], Vec<PyUntypedBuffer>) -> PyResult<Large>,
+    ) -> PyResult<Self> {
         if storage.family().is_none() {
             return Ok(Self::Reference(item));
         }
@@ -131,16 +142,12 @@ impl<'py> Outgoing<'py> {
         if let Some(encoded) = encoding::encode(&item) {
             return Ok(Self::Container(encoded));
         }
-        Self::pickled(py, storage, &item)
-    }
-
-    fn pickled(py: Python<'py>, storage: Storage, item: &Bound<'py, PyAny>) -> PyResult<Self> {
         let tag = tag::PICKLE;
-        let (bytes, buffers) = pickle(py, item)?;
+        let (bytes, buffers) = pickle(py, &item)?;
         if buffers.is_empty() && bytes.as_bytes().len() < LARGE {
             return Ok(Self::Bytes { tag, bytes });
         }
-        Large::of_pickle(py, storage, tag, bytes.as_bytes(), &buffers).map(Self::Large)
+        large(py, tag, bytes.as_bytes(), buffers).map(Self::Large)
     }
 
     /// A pickle that many will read: one longer than `longest`, or with large buffers, lies in a

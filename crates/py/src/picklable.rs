@@ -82,6 +82,11 @@ pub(crate) fn check_arguments(
     Ok(())
 }
 
+/// Whether it is known, without a trial, that `obj` can be pickled.
+pub(crate) fn is_known(obj: &Bound<'_, PyAny>) -> bool {
+    is_plain(obj, MAX_DEPTH)
+}
+
 fn try_pickling(obj: &Bound<'_, PyAny>, lasts: bool) -> PyResult<()> {
     static TRY_PICKLING: Imported = Imported::new("freethreading._picklable", "try_pickling");
     let py = obj.py();
@@ -132,7 +137,7 @@ impl<'py> PyFrozenSetCopy<'py> {
     }
 }
 
-fn is_scalar(obj: &Bound<'_, PyAny>) -> bool {
+pub(crate) fn is_scalar(obj: &Bound<'_, PyAny>) -> bool {
     obj.is_none()
         || obj.is_exact_instance_of::<PyInt>()
         || obj.is_exact_instance_of::<PyString>()

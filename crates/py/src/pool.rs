@@ -8,6 +8,7 @@
 //!
 //! No lock is held while Python code runs: pickling, unpickling, callbacks, finalizers.
 
+mod common;
 mod engine;
 mod feed;
 mod functions;

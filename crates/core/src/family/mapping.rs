@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
-//! Mapping the extents of a family's file, each once, when it is first met.
+//! Mapping the extents of a family's file, each once, when it is first met; and parts of it once
+//! more, for one process to write to.
 
+use core::ffi::c_void;
 use core::ptr::{NonNull, null_mut};
 
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::kernel::{mmap, mmap_anonymous, munmap};
-use super::layout::{Extent, MAX_EXTENTS};
+use super::layout::{Extent, MAX_EXTENTS, PAYLOAD};
 use super::{Family, Run};
 use crate::primitive::Ordering::{AcqRel, Acquire};
 use crate::primitive::{AtomicPtr, AtomicU32};
@@ -109,6 +111,65 @@ impl Family {
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
         let mapped = unsafe { mmap_anonymous(null_mut(), length, protection, flags) }?;
         publish(&self.references[extent.0], mapped.cast(), length)
+    }
+}
+
+/// Part of a family's file, mapped so that this process writes to pages of its own.
+#[derive(Debug)]
+pub(crate) struct CopyOnWrite {
+    /// Page by page.
+    start: NonNull<c_void>,
+    length: usize,
+    data: NonNull<u8>,
+}
+
+// SAFETY: a mapping is nobody's in particular; who writes to it sees to being alone.
+unsafe impl Send for CopyOnWrite {}
+// SAFETY: as above.
+unsafe impl Sync for CopyOnWrite {}
+
+impl CopyOnWrite {
+    /// Where the bytes are that were asked for.
+    pub(crate) fn as_ptr(&self) -> NonNull<u8> {
+        self.data
+    }
+}
+
+impl Drop for CopyOnWrite {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `copy_on_write` with this length; nobody uses it after this value. An
+        // error (which can't be) would leave it mapped.
+        let _ = unsafe { munmap(self.start.as_ptr(), self.length) };
+    }
+}
+
+impl Family {
+    /// So many bytes of an object's payload, mapped once more; `None` if there is no room.
+    pub(crate) fn copy_on_write(&self, run: Run, bytes: usize) -> Option<CopyOnWrite> {
+        let offset = run.0 + PAYLOAD;
+        let page = rustix::param::page_size();
+        let ahead = usize::try_from(offset % page as u64).ok()?;
+        let length = ahead.checked_add(bytes)?.max(1);
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+        let start = unsafe {
+            mmap(
+                null_mut(),
+                length,
+                protection,
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+                &self.file,
+                offset - ahead as u64,
+            )
+        };
+        let start = NonNull::new(start.ok()?)?;
+        // SAFETY: less than a page ahead, of a mapping that goes beyond that.
+        let data = unsafe { start.cast::<u8>().add(ahead) };
+        Some(CopyOnWrite {
+            start,
+            length,
+            data,
+        })
     }
 }
 

@@ -4,7 +4,7 @@
 
 use core::ptr::NonNull;
 
-use crate::family::{Family, Run};
+use crate::family::{CopyOnWrite, Family, Run};
 use crate::primitive::AtomicU32;
 use crate::storage::{Kind, OutOfMemory};
 
@@ -122,6 +122,17 @@ impl Blob {
         // SAFETY: as many bytes have room there, and the blob isn't part of them, for it is
         // borrowed mutably.
         unsafe { self.family.write(self.run, at, bytes) };
+    }
+
+    /// The family in whose memory it is.
+    #[must_use]
+    pub fn family(&self) -> &'static Family {
+        self.family
+    }
+
+    /// Its pages once more, for this process alone to write to; `None` without room for that.
+    pub(super) fn copy_on_write(&self) -> Option<CopyOnWrite> {
+        self.family.copy_on_write(self.run, self.length)
     }
 
     /// Another process's blob, which lives at least as long as this value, too; `None` if it is

@@ -253,6 +253,7 @@ impl Engine {
 
     /// A job has all its outcomes.
     pub(super) fn complete(&self, py: Python<'_>, job: &Arc<Job>) {
+        job.common.clear();
         if let Some(outcomes) = job.begin_assembly() {
             job.finish(super::handle::assemble(py, job.form, outcomes));
         }

@@ -9,14 +9,17 @@
 use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
+use pyo3::buffer::PyUntypedBuffer;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use super::common::have_in_common;
 use super::engine::Engine;
 use super::job::{Job, Source, Use};
 use super::wire::Kind;
+use crate::large::Large;
 use crate::message::Outgoing;
-use crate::picklable::check_picklable;
+use crate::picklable::{check_picklable, is_known};
 
 /// A task of a size that we choose takes between these, as far as the items so far tell: so long that
 /// what it takes to send it (a microsecond) doesn't matter, and so short that a wrong guess doesn't.
@@ -82,7 +85,32 @@ impl Engine {
                     items.get_slice(start, start + count).map(Bound::into_any),
                 )
             };
-            let payload = payload.and_then(|payload| self.encode(job, payload, start, is_single));
+            // Whether the next task needs what this one does.
+            let comes_again = || {
+                let end = start + count;
+                let neighbours = items
+                    .get_item(end - 1)
+                    .and_then(|last| Ok((last, items.get_item(end)?)));
+                neighbours.is_ok_and(|(last, next)| have_in_common(&last, &next))
+            };
+            let payload = payload.and_then(|payload| {
+                self.encode(
+                    job,
+                    payload,
+                    start,
+                    is_single,
+                    |py, tag, pickle, buffers| {
+                        job.common.encode(
+                            py,
+                            self.tasks.storage(),
+                            tag,
+                            pickle,
+                            buffers,
+                            comes_again(),
+                        )
+                    },
+                )
+            });
             drop(items);
             let sent = self.send(py, job, index, kind, payload);
             let is_last = finished.is_some();
@@ -110,7 +138,14 @@ impl Engine {
         } else {
             (many(job), items.clone().into_any())
         };
-        let payload = self.encode(job, payload, first, is_single);
+        let storage = self.tasks.storage();
+        let payload = self.encode(
+            job,
+            payload,
+            first,
+            is_single,
+            |py, tag, pickle, buffers| Large::of_pickle(py, storage, tag, pickle, &buffers),
+        );
         let index = {
             let mut state = job.lock();
             if !state.is_open {
@@ -128,6 +163,7 @@ impl Engine {
         payload: Bound<'py, PyAny>,
         first: usize,
         is_single: bool,
+        large: impl FnOnce(Python<'py>, u32, &[u8], Vec<PyUntypedBuffer>) -> PyResult<Large>,
     ) -> PyResult<Outgoing<'py>> {
         let storage = self.tasks.storage();
         if storage.family().is_none() {
@@ -135,7 +171,7 @@ impl Engine {
             name_culprit(job, &payload, first, is_single)?;
             return Outgoing::new(storage, payload);
         }
-        Outgoing::new(storage, payload.clone()).map_err(|error| {
+        Outgoing::with_large(storage, payload.clone(), large).map_err(|error| {
             name_culprit(job, &payload, first, is_single)
                 .err()
                 .unwrap_or(error)
@@ -151,6 +187,9 @@ fn name_culprit(
     is_single: bool,
 ) -> PyResult<()> {
     let check = |at: usize, item: &Bound<'_, PyAny>| {
+        if is_known(item) {
+            return Ok(());
+        }
         check_picklable(&job.owner, &format!("item {at}"), item, false)
     };
     if is_single {

@@ -19,6 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PySequence};
 use pyo3::{PyTraverseError, PyVisit};
 
+use super::common::Common;
 use super::functions::Sent;
 
 /// How a task, or a whole job, ended.
@@ -117,6 +118,7 @@ pub(super) struct Job {
     pub(super) sent: Sent,
     pub(super) form: Form,
     pub(super) each: Use,
+    pub(super) common: Common,
     /// Raised when somebody who waits for this job may go on.
     pub(super) changed: Signal,
     state: Mutex<State>,
@@ -192,6 +194,7 @@ impl Job {
             sent,
             form,
             each,
+            common: Common::default(),
             changed: Signal::default(),
             state: Mutex::new(state),
         }
