@@ -210,6 +210,56 @@ def outcome(call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - w
         return error
 
 
+# The pool or executor whose tasks use it themselves: threads see it.
+own: Any = None
+
+
+def apply_deeper(depth: int) -> int:
+    """Return how deep tasks went that each had their pool run another one, and waited for it."""
+    return 1 + own.apply(apply_deeper, (depth - 1,)) if depth else 0
+
+
+def map_deeper(depth: int) -> int:
+    """Do the same with maps."""
+    return 1 + max(own.map(map_deeper, [depth - 1] * 3)) if depth else 0
+
+
+def iterate_deeper(depth: int) -> int:
+    """Do the same with iterators."""
+    return 1 + max(own.imap_unordered(iterate_deeper, [depth - 1] * 3)) if depth else 0
+
+
+def submit_deeper(depth: int) -> int:
+    """Do the same with an executor's futures."""
+    return 1 + int(own.submit(submit_deeper, depth - 1).result()) if depth else 0
+
+
+def executor_map_deeper(depth: int) -> int:
+    """Do the same with an executor's map."""
+    return 1 + max(own.map(executor_map_deeper, [depth - 1] * 3)) if depth else 0
+
+
+def shut_down_own() -> None:
+    """Wait for the end of the executor that runs this."""
+    own.shutdown()
+
+
+def map_in_own_pool(numbers: list[int]) -> list[int]:
+    """Return the squares, computed by a pool of the task's own."""
+    from freethreading import WorkerPool  # noqa: PLC0415 - as late as a task would
+
+    with WorkerPool(2) as pool:
+        return pool.map(square, numbers, 1)
+
+
+def submit_in_own_executor(numbers: list[int]) -> list[int]:
+    """Return the squares, computed by an executor of the task's own."""
+    from freethreading import WorkerPoolExecutor  # noqa: PLC0415 - as late as a task would
+
+    with WorkerPoolExecutor(2) as executor:
+        return list(executor.map(square, numbers))
+
+
 # --- arrays ---------------------------------------------------------------------------------
 
 

@@ -7,8 +7,10 @@ from that moment, and the parent's name, for the watchdog. Unpickling it joins.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import threading
 import weakref
 from multiprocessing import context, forkserver, process, util
 from typing import TYPE_CHECKING, Any
@@ -56,6 +58,7 @@ def process_context() -> BaseContext:
         method = start_method()
         _context = multiprocessing.get_context(method)
         util.register_after_fork(_LEAVING, _settle_in)
+        os.register_at_fork(after_in_child=_leave_parents)
         pass_on_to_processes()
         _settle_in()
         if method == "forkserver":
@@ -74,6 +77,25 @@ def _settle_in(_leaving: _Leaving = _LEAVING) -> None:
     """Say what this process is called, and that it leaves its locks taken at its regular end."""
     _native.family_name(process_name())
     util.Finalize(None, _native.family_disown, exitpriority=-100)
+
+
+def _leave_parents() -> None:
+    """In a forked child: let multiprocessing not take the parent's children for its own.
+
+    (It would ask after its fork server, and wait for workers at its end, and fail.)
+    """
+    children: set[Any] = process._children  # type: ignore[attr-defined]  # noqa: SLF001
+    for child in list(children):
+        if child._parent_pid != os.getpid():  # noqa: SLF001
+            children.discard(child)
+    server: Any = getattr(forkserver, "_forkserver", None)
+    if getattr(server, "_forkserver_pid", None) is not None:
+        with contextlib.suppress(OSError):
+            os.close(server._forkserver_alive_fd)  # noqa: SLF001
+        server._forkserver_pid = None  # noqa: SLF001
+        server._forkserver_address = None  # noqa: SLF001
+        server._forkserver_alive_fd = None  # noqa: SLF001
+        server._lock = threading.Lock()  # noqa: SLF001  # another thread may have held it
 
 
 def _preload(chosen: BaseContext) -> None:

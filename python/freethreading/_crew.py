@@ -170,8 +170,7 @@ class Crew:
         """
         if self.pid != os.getpid():
             return
-        this = threading.current_thread()
-        if this in self._present():
+        if self.engine.has_this_thread():
             message = f"{owner}: a task can't wait for the end of the pool that runs it"
             raise RuntimeError(message)
         if not self._is_ending:
@@ -186,7 +185,7 @@ class Crew:
                 self._look()
         self.engine.nudge()
         collector = self._collector
-        if collector is not None and collector is not this:
+        if collector is not None and collector is not threading.current_thread():
             collector.join()
 
     def _present(self) -> list[Any]:

@@ -2,7 +2,8 @@
 //! What the callers of a pool share: its jobs, the desk where outcomes are taken in, and what the
 //! collector is to do.
 
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::hash::{BuildHasherDefault, Hasher};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,10 +19,11 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::functions::Functions;
 use super::job::{Job, News, Outcome};
 use super::wire::{self, Frame, Kind, Number, Packet};
+use super::worker;
 use crate::errors::from_out_of_memory;
 use crate::fork;
 use crate::imported::Imported;
-use crate::message::{self, CANCELLED, Outgoing};
+use crate::message::{self, CANCELLED, Outgoing, visit_reference};
 use crate::runtime;
 use crate::transfer::{self, Channel};
 use crate::wait::wait;
@@ -60,6 +62,8 @@ pub(crate) struct Engine {
     pub(super) holds: AtomicUsize,
     pub(super) hired: AtomicUsize,
     pub(super) is_closed: AtomicU32,
+    /// Whether workers were told to end.
+    is_stopping: AtomicBool,
     /// Whether a worker's message asks that workers be looked after.
     attention: AtomicU32,
     /// Why nothing is taken any more.
@@ -72,7 +76,28 @@ pub(crate) struct Engine {
 #[derive(Default)]
 struct Jobs {
     last: u32,
-    by_number: HashMap<u32, Arc<Job>>,
+    by_number: HashMap<u32, Arc<Job>, BuildHasherDefault<Scatter>>,
+}
+
+/// Numbers are given one after the other, by us: any of their bits will do.
+#[derive(Default)]
+struct Scatter(u64);
+
+impl Hasher for Scatter {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u32(u32::from(byte));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // The table takes its place from the lowest bits, and marks from the highest.
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.rotate_left(32)
+    }
 }
 
 /// An outcome that was taken in, and whose it is, if anybody's.
@@ -112,6 +137,7 @@ impl Engine {
             holds: AtomicUsize::new(0),
             hired: AtomicUsize::new(0),
             is_closed: AtomicU32::new(0),
+            is_stopping: AtomicBool::new(false),
             attention: AtomicU32::new(0),
             end: Mutex::default(),
             broken: Mutex::default(),
@@ -354,13 +380,11 @@ impl Engine {
         if !is_done {
             return;
         }
-        // Each ends at one stop. Too many do no harm; too few are made up for when the collector
-        // comes by.
-        let hired = self.hired.load(Ordering::SeqCst);
-        let waiting = usize::try_from(self.tasks.len()).unwrap_or(hired);
-        for _ in waiting..hired {
+        // One is enough: each worker passes it on to the next. Another one does no harm.
+        if !self.is_stopping.swap(true, Ordering::SeqCst) {
             let frame = Frame::new(Number::NONE, Kind::Stop);
             if put_none(py, &self.tasks, frame).is_err() {
+                self.is_stopping.store(false, Ordering::SeqCst);
                 return;
             }
         }
@@ -382,9 +406,45 @@ impl Engine {
             return Ok(true);
         }
         self.check_process(&job.owner)?;
+        if worker::is_worker_of(self) {
+            self.run_here(py, job)?;
+        }
         let result = self.wait_in_turn(py, job, deadline, is_ready);
         self.pass_on();
         result
+    }
+
+    /// Runs what no worker has begun of the job, in this thread, which is a worker that waits for
+    /// it: all the others may be waiting as well. (Nothing else is run, for that could need a lock
+    /// that this thread's task holds.)
+    #[cold]
+    fn run_here(&self, py: Python<'_>, job: &Arc<Job>) -> PyResult<()> {
+        while let Some((frame, payload)) = self.take_back(py, job.number) {
+            let outcome = worker::outcome_of(py, job, frame, payload);
+            self.resolve(py, job, frame.number.index, |_| outcome);
+            self.feed(py, job)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a task of the job back out of the queue.
+    fn take_back<'py>(&self, py: Python<'py>, job: u32) -> Option<(Frame, Bound<'py, PyAny>)> {
+        let mut taken = None;
+        self.tasks.retag(self.tasks.storage(), |tag, message| {
+            let frame = Frame::from_bytes(message).map(|(frame, _)| frame);
+            let frame = frame.filter(|it| it.number.job == job && tag & CANCELLED == 0);
+            match frame {
+                Some(frame) if taken.is_none() => {
+                    // Whoever takes the message drops the reference that it has.
+                    visit_reference(tag, message, |payload| {
+                        taken = Some((frame, payload.clone_ref(py)));
+                    });
+                    tag | CANCELLED
+                }
+                _ => tag,
+            }
+        });
+        taken.map(|(frame, payload)| (frame, payload.into_bound(py)))
     }
 
     fn wait_in_turn(
@@ -632,6 +692,8 @@ impl Engine {
         seat: &Object<Seat>,
         describe: &Bound<'_, PyAny>,
     ) -> PyResult<bool> {
+        // It may have died with the order to end in its hands.
+        self.is_stopping.store(false, Ordering::SeqCst);
         self.take_desk(py)?;
         let mut arrivals = Vec::new();
         let taken = loop {

@@ -14,7 +14,7 @@ use super::engine::Engine;
 use super::functions::{Sent, parameter};
 use super::job::{Form, Job, Outcome, Source, State, Turn, Use};
 use super::wire::Kind;
-use super::worker::Link;
+use super::worker::{self, Link};
 use crate::arguments::{Seconds, deadline};
 use crate::imported::Imported;
 use crate::message::Outgoing;
@@ -159,6 +159,11 @@ impl EngineHandle {
     /// A worker is gone.
     fn left(&self) {
         self.engine.hired.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether this thread is a worker of the pool.
+    fn has_this_thread(&self) -> bool {
+        worker::is_worker_of(&self.engine)
     }
 
     /// Start as many workers as there are tasks for; raises if none at all can be started.

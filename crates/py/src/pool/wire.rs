@@ -117,7 +117,7 @@ impl Frame {
         bytes
     }
 
-    fn from_bytes(message: &[u8]) -> Option<(Self, &[u8])> {
+    pub(super) fn from_bytes(message: &[u8]) -> Option<(Self, &[u8])> {
         let (frame, rest) = message.split_first_chunk::<FRAME>()?;
         let frame = Self {
             number: Number::from_bits(u64::from_le_bytes(*frame.first_chunk()?)),

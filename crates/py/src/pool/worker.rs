@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! A worker's half of a pool: takes tasks, runs them, and answers.
 
+use core::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PySequence, PyTuple};
 
 use super::engine::Engine;
 use super::functions::Made;
+use super::job::{Job, Outcome};
 use super::wire::{self, Frame, Function, Kind, Number, Packet};
 use crate::errors::{from_handle, from_out_of_memory};
 use crate::imported::Imported;
@@ -30,6 +32,33 @@ pub(crate) struct Link {
     pub(super) seat: Object<Seat>,
     /// The pool itself, if its callers are in this process.
     engine: Option<Arc<Engine>>,
+}
+
+thread_local! {
+    /// The address of the engine whose worker this thread is.
+    static EMPLOYER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Whether this thread is a worker of the pool.
+pub(super) fn is_worker_of(engine: &Engine) -> bool {
+    EMPLOYER.get() == core::ptr::from_ref(engine).addr()
+}
+
+/// Runs a task in this thread, with the job's own function: between threads only.
+pub(super) fn outcome_of(
+    py: Python<'_>,
+    job: &Job,
+    frame: Frame,
+    payload: Bound<'_, PyAny>,
+) -> Outcome {
+    let function = Some(job.function.bind(py).clone());
+    let result = match frame.kind {
+        Kind::Items | Kind::Stars => {
+            run_all(function, &payload, frame.kind).map(|it| Outcome::Values(it.unbind()))
+        }
+        kind => run(function, payload, kind).map(|it| Outcome::Value(it.unbind())),
+    };
+    result.unwrap_or_else(|error| Outcome::error(py, error))
 }
 
 impl Link {
@@ -142,6 +171,9 @@ impl Link {
     fn run(&self, py: Python<'_>, most: Option<u64>) -> PyResult<()> {
         let mut made = Made::default();
         let mut left = most;
+        if let Some(engine) = &self.engine {
+            EMPLOYER.set(Arc::as_ptr(engine).addr());
+        }
         self.seat.set_ready();
         while left != Some(0) {
             let known = made.bytes();
@@ -162,6 +194,8 @@ impl Link {
                 ));
             };
             if packet.frame.kind == Kind::Stop {
+                let none = Outgoing::new(self.tasks.storage(), py.None().into_bound(py))?;
+                wire::put(py, &self.tasks, packet.frame, &[], none)?;
                 break;
             }
             let number = packet.frame.number;
@@ -188,6 +222,7 @@ impl Link {
 
     /// Tells that the worker is about to end.
     fn leave(&self, py: Python<'_>) -> PyResult<()> {
+        EMPLOYER.set(0);
         let none = Outgoing::new(self.outcomes.storage(), py.None().into_bound(py))?;
         let frame = Frame::new(Number::NONE, Kind::Left);
         wire::put(py, &self.outcomes, frame, &[], none)
