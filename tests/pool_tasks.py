@@ -210,6 +210,19 @@ def outcome(call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - w
         return error
 
 
+def compute_for_ever(started: Any) -> None:  # noqa: ANN401 - a queue
+    """Tell that it has begun, and never end."""
+    started.put(os.getpid())
+    while True:
+        pass
+
+
+def ignore_sigterm(started: Any) -> None:  # noqa: ANN401 - a queue
+    """Do the same, and don't listen to SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    compute_for_ever(started)
+
+
 # The pool or executor whose tasks use it themselves: threads see it.
 own: Any = None
 

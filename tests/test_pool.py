@@ -897,6 +897,22 @@ def test_a_killed_worker_is_replaced_by_one_that_runs_what_is_left() -> None:
 
 
 @only_processes
+@pytest.mark.parametrize("name", ["compute_for_ever", "ignore_sigterm"])
+def test_terminate_ends_busy_workers_whatever_they_do(name: str) -> None:
+    started: Queue[int] = Queue()
+    with WorkerPool(2) as pool:
+        result = pool.map_async(getattr(tasks, name), [started] * 4, 1)
+        pids = {started.get(timeout=DEADLINE) for _ in range(2)}
+    with pytest.raises(ValueError, match="terminated"):
+        result.get(DEADLINE)
+    pool.join()
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@only_processes
 @pytest.mark.parametrize("count", [1, 2])
 def test_idle_workers_that_are_killed_are_replaced(count: int) -> None:
     """One of them holds the lock that the others, and the stdlib's `terminate`, wait for."""
@@ -1037,14 +1053,21 @@ def test_a_pool_that_is_dropped_warns_and_ends() -> None:
 
 
 @only_processes
-def test_workers_end_when_the_program_is_killed() -> None:
+@pytest.mark.parametrize("what", ["waits", "computes", "holds the GIL", "ignores SIGTERM"])
+def test_workers_end_when_the_program_is_killed(what: str) -> None:
     """A11: a worker that outlives its parent would keep the program's output open."""
-    program = """
+    program = f"""
         import os, signal
         from freethreading import Event, Queue, WorkerPool, WorkerPoolExecutor
 
-        def wait(started, event):
+        def wait(started, event, what={what!r}):
+            if what == "ignores SIGTERM":
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             started.put(1)
+            while what == "computes":
+                pass
+            if what == "holds the GIL":
+                10 ** (10 ** 9)
             event.wait()
 
         if __name__ == "__main__":

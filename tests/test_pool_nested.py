@@ -1,4 +1,4 @@
-"""Pools where other pools are: tasks that use their own pool, pools in workers, pools after a fork."""
+"""Pools beside other pools: tasks that use their own, pools in workers, pools after a fork."""
 
 from __future__ import annotations
 

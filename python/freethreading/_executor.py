@@ -88,10 +88,11 @@ class WorkerPoolExecutor(Executor):
         - `max_workers=None` means the usable CPUs on both backends.
         - `chunksize` of `map` counts on both backends.
         - A shut-down executor can't be entered: RuntimeError.
+        - A worker process that dies fails the task that it had in hand, with `WorkerDiedError` (a
+          `BrokenProcessPool`); it is replaced, and the executor goes on.
         - Workers that are processes ignore SIGINT: Ctrl-C is for the main process to act on.
-
-    Not yet: a worker process that dies breaks the whole executor (`BrokenProcessPool`), as the
-    stdlib's.
+        - Tasks may wait for tasks of their own executor (on threads), even if it has one worker.
+        - In a child of `os.fork()` the parent's executors raise RuntimeError; new ones work.
     """
 
     def __init__(

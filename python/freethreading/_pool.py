@@ -81,20 +81,26 @@ class WorkerPool:
     arguments and notes; if it comes from a process, a `RemoteTraceback` that names the lines there
     is its cause. What can't be brought back is replaced by a `TaskError`.
 
+    When a worker process dies (killed, out of memory, a crash, `os._exit`), the task that it had in
+    hand raises `WorkerDiedError`. Nothing else is lost: the worker is replaced, and all other tasks
+    go on. Tasks may use the pool that runs them (on threads), and make pools of their own.
+
+    A large array that many tasks of one call are given is stored once; each task may write to it as
+    if it had a copy.
+
     Differences from multiprocessing.pool.Pool:
         - There are no `maxtasksperchild` and `context`; processes are started by forkserver on
           Linux, unless the program has set another start method.
-        - When a worker process dies, its pool is broken: calls and results raise
-          `concurrent.futures.process.BrokenProcessPool` instead of waiting for ever.
-        - When the initializer raises, the worker's tasks raise `concurrent.futures.BrokenExecutor`
-          with that as the cause; workers are not replaced for ever.
+        - Workers start when there are tasks for them, no more of them than tasks.
+        - A worker process that dies costs one task; the stdlib's pool would wait for it for ever.
+        - When the initializer raises, the pool is broken: everything raises
+          `concurrent.futures.BrokenExecutor` with that as the cause; workers are not replaced for
+          ever.
         - SystemExit, KeyboardInterrupt and the like end the task that raises them, nothing else.
         - Workers ignore SIGINT: Ctrl-C is for the main process to act on.
         - Terminating ends what is still waited for with ValueError.
         - A map of no items calls its callback, too.
-
-    Not yet: a worker process that dies takes the others, and all waiting tasks, with it; a task of
-    a pool of processes can't make another one; threads need POSIX semaphores, as processes do.
+        - In a child of `os.fork()` the parent's pools raise RuntimeError; new ones work.
     """
 
     def __init__(
@@ -103,7 +109,7 @@ class WorkerPool:
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[object] = (),
     ) -> None:
-        """Start the workers."""
+        """Make a pool; workers start with the first tasks."""
         count = (
             usable_cpus() if workers is None else checked_count("WorkerPool", "workers", workers)
         )
@@ -157,7 +163,7 @@ class WorkerPool:
             TypeError: An argument is of the wrong type.
             ValueError: The pool is closed or terminated, or `func` or one of its arguments can't
                 be pickled.
-            concurrent.futures.process.BrokenProcessPool: A worker process of this pool has died.
+            concurrent.futures.BrokenExecutor: The pool's initializer has failed.
         """
         owner = "WorkerPool.apply_async"
         check_callbacks(owner, callback, error_callback)
@@ -176,14 +182,16 @@ class WorkerPool:
         Args:
             func: A function that can be pickled.
             iterable: The items; all are taken before the first one is sent.
-            chunksize: How many items a worker is given at a time, at least 1; None: so many that
-                each worker gets about four chunks.
+            chunksize: How many items a worker is given at a time, at least 1; None: one at first,
+                to learn how long they take, then as many as take about 0.2 to 20 milliseconds,
+                and fewer towards the end, so that no worker is waited for.
 
         Raises:
             TypeError: An argument is of the wrong type.
             ValueError: `chunksize` is less than 1, the pool is closed or terminated, or `func` or
                 an item can't be pickled.
-            concurrent.futures.BrokenExecutor: A worker process died, or its initializer failed.
+            WorkerDiedError: The worker process died that had one of the chunks.
+            concurrent.futures.BrokenExecutor: The pool's initializer has failed.
         """
         return self._map("WorkerPool.map", func, iterable, chunksize).get()  # type: ignore[no-any-return]
 

@@ -32,8 +32,8 @@ class AsyncResult(Generic[T]):
         1024
 
     Differences from multiprocessing.pool.AsyncResult:
-        - It always ends. When the pool is terminated, or a worker process dies, `get` raises
-          (ValueError, `concurrent.futures.process.BrokenProcessPool`) instead of waiting for ever.
+        - It always ends. When the pool is terminated, or the worker process dies that had the
+          task, `get` raises (ValueError, `WorkerDiedError`) instead of waiting for ever.
         - A callback that raises is reported by `threading.excepthook`; the result and the pool
           don't suffer from it.
     """
@@ -66,8 +66,8 @@ class AsyncResult(Generic[T]):
         Raises:
             multiprocessing.TimeoutError: The timeout has passed.
             ValueError: The pool was terminated first.
-            concurrent.futures.BrokenExecutor: A worker process died (`BrokenProcessPool`, a
-                subclass), or its initializer failed.
+            WorkerDiedError: The worker process that had the task has died.
+            concurrent.futures.BrokenExecutor: The pool's initializer has failed.
         """
         if timeout is not None and not self._wait(timeout):
             message = f"AsyncResult.get: no result within {timeout} s"
@@ -191,7 +191,8 @@ class ImapIterator(Generic[T]):
             StopIteration: There are no more results.
             multiprocessing.TimeoutError: The timeout has passed.
             ValueError: The item can't be pickled, or the pool was terminated first.
-            concurrent.futures.BrokenExecutor: A worker process died, or its initializer failed.
+            WorkerDiedError: The worker process that had the task has died.
+            concurrent.futures.BrokenExecutor: The pool's initializer has failed.
         """
         try:
             return self._job.next(timeout)  # type: ignore[no-any-return]  # the function's
