@@ -93,12 +93,15 @@ if __name__ == "__main__":
     barrier.wait()
     print(back.get())
     worker.join()
+    with ft.WorkerPool(2) as pool, ft.WorkerPoolExecutor(2) as executor:
+        assert pool.map(len, [bytes(8 << 20)] * 4, 1) == [8 << 20] * 4
+        assert executor.submit(bytes, 8 << 20).result() == bytes(8 << 20)
 """
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs mounts of its own: unshare, as root")
 @pytest.mark.parametrize("shm", SHM)
-def test_queues_and_primitives_need_no_dev_shm(shm: str, tmp_path: Path) -> None:
+def test_nothing_needs_dev_shm(shm: str, tmp_path: Path) -> None:
     """Docker gives a container 64 MiB, AWS Lambda none."""
     program = tmp_path / "program.py"
     program.write_text(WORK)
