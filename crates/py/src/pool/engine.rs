@@ -17,7 +17,7 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::functions::Functions;
-use super::job::{Job, News, Outcome};
+use super::job::{Job, News, Outcome, State, Stopped};
 use super::wire::{self, Frame, Kind, Number, Packet};
 use super::worker;
 use crate::errors::from_out_of_memory;
@@ -162,9 +162,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Raises unless calls are taken; `owner` is the call.
+    /// Raises unless calls are taken; `owner` is the call, which holds the pool open meanwhile, so
+    /// that what it sends is found by a worker.
     pub(super) fn check(&self, py: Python<'_>, owner: &str) -> PyResult<()> {
         self.check_process(owner)?;
+        if self.is_closed.load(Ordering::SeqCst) != 0 {
+            return Err(PyRuntimeError::new_err(format!(
+                "{owner}: no more calls are taken, for the pool, or the program, is at its end"
+            )));
+        }
         let broken = locked(&self.broken).as_ref().map(|it| it.clone_ref(py));
         broken.map_or(Ok(()), |error| Err(again(py, &error)))
     }
@@ -197,6 +203,13 @@ impl Engine {
 
     // --- sending ----------------------------------------------------------------------------
 
+    /// Reserves the next task of a job.
+    pub(super) fn reserve(&self, state: &mut State) -> u32 {
+        // Counted under the job's lock, so that whoever stops the job finds it counted.
+        self.outstanding.fetch_add(1, Ordering::SeqCst);
+        state.reserve()
+    }
+
     /// Sends a task that was reserved. Whatever is in the way is its outcome.
     pub(super) fn send(
         &self,
@@ -206,7 +219,6 @@ impl Engine {
         kind: Kind,
         payload: PyResult<Outgoing<'_>>,
     ) -> PyResult<()> {
-        self.outstanding.fetch_add(1, Ordering::SeqCst);
         let number = Number {
             job: job.number,
             index,
@@ -774,21 +786,20 @@ impl Engine {
         job: &Arc<Job>,
         outcome: impl Fn(Python<'_>) -> Outcome,
     ) {
-        let was_holding = job.holds();
-        let (mut pending, source) = job.stop();
-        if was_holding {
-            self.holds.fetch_sub(1, Ordering::SeqCst);
-            // What wasn't sent must not look as if it had never been there.
-            if source.is_some() || !job.form.is_whole() {
-                let index = job.lock().reserve();
-                job.arrive(index);
-                self.outstanding.fetch_add(1, Ordering::SeqCst);
-                pending.push(index);
-            }
-        }
-        drop(source);
-        for index in pending {
+        let stopped = job.stop();
+        self.let_go(&stopped);
+        for &index in &stopped.arrived {
             self.settle(py, job, index, outcome(py));
+        }
+    }
+
+    /// Counts what became of a job that was stopped.
+    fn let_go(&self, stopped: &Stopped) {
+        if stopped.has_rest {
+            self.outstanding.fetch_add(1, Ordering::SeqCst);
+        }
+        if stopped.lets_go {
+            self.holds.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -813,21 +824,20 @@ impl Engine {
 
     /// Takes back what no worker has begun of a job; whether that was something.
     pub(super) fn cancel(&self, py: Python<'_>, job: &Arc<Job>) -> bool {
-        let was_holding = job.holds();
-        let mut is_any = self.cancel_withdrawn(py, self.withdraw(Some(job.number)));
-        if was_holding {
-            let (source, is_complete) = {
-                let mut state = job.lock();
-                let source = state.source.take();
-                state.is_open = false;
-                (source, state.is_complete())
-            };
-            self.holds.fetch_sub(1, Ordering::SeqCst);
-            is_any |= source.is_some();
-            drop(source);
-            if is_complete {
-                self.complete(py, job);
-            }
+        let stopped = job.withhold();
+        self.let_go(&stopped);
+        let withdrawn = if job.lock().in_flight() == 0 {
+            Vec::new()
+        } else {
+            self.withdraw(Some(job.number))
+        };
+        let is_any = stopped.has_rest || !withdrawn.is_empty();
+        self.cancel_withdrawn(py, withdrawn);
+        for &index in &stopped.arrived {
+            job.lock().is_cancelled = true;
+            self.settle(py, job, index, cancelled(py));
+        }
+        if is_any {
             self.announce(py, job);
             self.stop_if_done(py);
         }
@@ -845,19 +855,11 @@ impl Engine {
         self.cancel_withdrawn(py, withdrawn);
     }
 
-    fn cancel_withdrawn(&self, py: Python<'_>, withdrawn: Vec<(Arc<Job>, u32)>) -> bool {
-        static CANCELLED_ERROR: Imported = Imported::new("concurrent.futures", "CancelledError");
-        let is_any = !withdrawn.is_empty();
+    fn cancel_withdrawn(&self, py: Python<'_>, withdrawn: Vec<(Arc<Job>, u32)>) {
         for (job, index) in withdrawn {
             job.lock().is_cancelled = true;
-            self.resolve(py, &job, index, |py| {
-                match CANCELLED_ERROR.get(py).and_then(PyAnyMethods::call0) {
-                    Ok(error) => Outcome::Error(error.unbind()),
-                    Err(error) => Outcome::error(py, error),
-                }
-            });
+            self.resolve(py, &job, index, cancelled);
         }
-        is_any
     }
 
     /// Whether a job's task lies in the queue.
@@ -993,6 +995,15 @@ fn opened<'py>(
 fn broken_by<'py>(error: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     static BROKEN_BY: Imported = Imported::new("freethreading._tasks", "broken_by");
     BROKEN_BY.get(error.py())?.call1((error,))
+}
+
+/// What becomes of a task that was taken back.
+fn cancelled(py: Python<'_>) -> Outcome {
+    static CANCELLED_ERROR: Imported = Imported::new("concurrent.futures", "CancelledError");
+    match CANCELLED_ERROR.get(py).and_then(PyAnyMethods::call0) {
+        Ok(error) => Outcome::Error(error.unbind()),
+        Err(error) => Outcome::error(py, error),
+    }
 }
 
 /// What stands for a result that can't be unpickled.

@@ -75,7 +75,8 @@ impl Engine {
             } else {
                 None
             };
-            let index = state.reserve();
+            let lets_go = state.lets_go();
+            let index = self.reserve(&mut state);
             drop(state);
             let (kind, payload) = if is_single {
                 (single(job), items.get_item(start))
@@ -113,9 +114,8 @@ impl Engine {
             });
             drop(items);
             let sent = self.send(py, job, index, kind, payload);
-            let is_last = finished.is_some();
             drop(finished);
-            if is_last {
+            if lets_go {
                 self.holds.fetch_sub(1, Ordering::SeqCst);
                 self.stop_if_done(py);
             }
@@ -151,7 +151,7 @@ impl Engine {
             if !state.is_open {
                 return Ok(());
             }
-            state.reserve()
+            self.reserve(&mut state)
         };
         self.send(py, job, index, kind, payload)?;
         self.hire(py, Some(job))

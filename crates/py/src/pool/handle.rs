@@ -55,16 +55,13 @@ impl EngineHandle {
     ) -> PyResult<JobHandle> {
         let py = this.py();
         let engine = &this.get().engine;
-        engine.check(py, owner)?;
-        let (sent, payload) = engine.encode_call(owner, func, args, kwargs)?;
-        let mut state = State::default();
-        let index = state.reserve();
-        let function = func.clone().unbind();
-        let (form, each) = (Form::Single, Use::Item);
-        let job = engine.admit(|number| Job::new(number, owner, function, sent, form, each, state));
-        let sent = engine.send(py, &job, index, Kind::Call, Ok(payload));
-        let handle = JobHandle::new(this, job);
-        sent.and_then(|()| engine.hire(py, Some(&handle.job)))?;
+        engine.holds.fetch_add(1, Ordering::SeqCst);
+        let job = this.get().call_held(owner, func, args, kwargs);
+        if engine.holds.fetch_sub(1, Ordering::SeqCst) == 1 {
+            engine.stop_if_done(py);
+        }
+        let handle = JobHandle::new(this, job?);
+        engine.hire(py, Some(&handle.job))?;
         Ok(handle)
     }
 
@@ -84,24 +81,24 @@ impl EngineHandle {
     ) -> PyResult<JobHandle> {
         let py = this.py();
         let engine = &this.get().engine;
-        let mut state = State::default();
         let window = match (is_lazy, size) {
             (true, _) => ahead,
             (false, Some(_)) => WINDOW * engine.most_workers,
             (false, None) => LARGE_WINDOW * engine.most_workers,
         };
         let count = items.len()?;
-        if count > 0 {
-            state.source = Some(Source {
+        let state = if count == 0 {
+            State::default()
+        } else {
+            State::of_items(Source {
                 items: items.clone().unbind(),
                 next: 0,
                 end: count,
                 size,
                 window,
                 is_lazy,
-            });
-            engine.holds.fetch_add(1, Ordering::SeqCst);
-        }
+            })
+        };
         let handle = this.get().start(this, owner, func, star, form, state)?;
         let job = &handle.job;
         let fed = engine
@@ -124,8 +121,6 @@ impl EngineHandle {
         func: &Bound<'py, PyAny>,
         form: u8,
     ) -> PyResult<JobHandle> {
-        let engine = &this.get().engine;
-        engine.holds.fetch_add(1, Ordering::SeqCst);
         this.get()
             .start(this, owner, func, false, form, State::open())
     }
@@ -222,6 +217,27 @@ impl EngineHandle {
 }
 
 impl EngineHandle {
+    /// Sends a call, of a pool that is held open.
+    fn call_held<'py>(
+        &self,
+        owner: &str,
+        func: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: &Bound<'py, PyDict>,
+    ) -> PyResult<Arc<Job>> {
+        let py = func.py();
+        let engine = &self.engine;
+        engine.check(py, owner)?;
+        let (sent, payload) = engine.encode_call(owner, func, args, kwargs)?;
+        let mut state = State::default();
+        let index = engine.reserve(&mut state);
+        let function = func.clone().unbind();
+        let (form, each) = (Form::Single, Use::Item);
+        let job = engine.admit(|number| Job::new(number, owner, function, sent, form, each, state));
+        engine.send(py, &job, index, Kind::Call, Ok(payload))?;
+        Ok(job)
+    }
+
     fn start<'py>(
         &self,
         this: &Bound<'py, Self>,
@@ -240,16 +256,16 @@ impl EngineHandle {
         };
         let each = if star { Use::Star } else { Use::Item };
         let storage = engine.tasks.storage();
-        let holds = state.is_open || state.source.is_some();
+        let holds = usize::from(state.is_open || state.source.is_some());
+        engine.holds.fetch_add(holds, Ordering::SeqCst);
         let prepared = engine
             .check(this.py(), owner)
             .and_then(|()| engine.functions.prepare(storage, owner, func));
         let sent = match prepared {
             Ok(sent) => sent,
             Err(error) => {
-                if holds {
-                    engine.holds.fetch_sub(1, Ordering::SeqCst);
-                }
+                engine.holds.fetch_sub(holds, Ordering::SeqCst);
+                engine.stop_if_done(this.py());
                 return Err(error);
             }
         };
@@ -453,9 +469,8 @@ impl JobHandle {
             if !state.is_open {
                 return;
             }
-            state.reserve()
+            self.engine().reserve(&mut state)
         };
-        self.engine().outstanding.fetch_add(1, Ordering::SeqCst);
         let outcome = Outcome::Error(error.clone().unbind());
         self.engine().resolve(py, &self.job, index, |_| outcome);
     }
@@ -472,11 +487,11 @@ impl JobHandle {
 
     /// There are no more items.
     fn close(&self, py: Python<'_>) {
-        let (was_open, is_complete) = {
+        let (is_complete, lets_go) = {
             let mut state = self.job.lock();
-            (state.is_open, state.close())
+            (state.close(), state.lets_go())
         };
-        if was_open {
+        if lets_go {
             self.engine().holds.fetch_sub(1, Ordering::SeqCst);
         }
         if is_complete {

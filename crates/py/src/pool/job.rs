@@ -143,6 +143,8 @@ pub(super) struct State {
     taken: usize,
     /// Whether more items may come.
     pub(super) is_open: bool,
+    /// Whether it holds its pool open: there are items to be sent, or may be.
+    is_holding: bool,
     /// Whether one thread is assembling, or has assembled, the result.
     is_assembled: bool,
     result: Option<Outcome>,
@@ -164,6 +166,19 @@ pub(super) enum Turn {
     Later,
     /// Nothing any more.
     Over,
+}
+
+/// What there is to do after a job was stopped, when its lock isn't held any more.
+pub(super) struct Stopped {
+    /// Tasks that have arrived, and have no outcome yet.
+    pub(super) arrived: Vec<u32>,
+    /// Whether the first of them stands for all that wasn't sent, which must not look as if it had
+    /// never been there. It isn't counted as outstanding yet.
+    pub(super) has_rest: bool,
+    /// Whether the job holds its pool open no longer.
+    pub(super) lets_go: bool,
+    /// To be dropped.
+    pub(super) _source: Option<Source>,
 }
 
 /// What is new after a task's outcome was stored.
@@ -339,20 +354,22 @@ impl Job {
         drop(before);
     }
 
-    /// Ends all tasks that have not arrived, and sends no more. The positions of those that were
-    /// pending, and what must be dropped when the lock isn't held.
-    pub(super) fn stop(&self) -> (Vec<u32>, Option<Source>) {
+    /// Ends all tasks that have not arrived, and sends no more.
+    pub(super) fn stop(&self) -> Stopped {
         let mut state = self.lock();
-        state.is_open = false;
-        let source = state.source.take();
-        let pending: Vec<usize> = (0..state.slots.len())
-            .filter(|&at| matches!(state.slots[at], Slot::Pending))
-            .collect();
-        for &at in &pending {
-            state.slots[at] = Slot::Arrived;
+        let mut stopped = state.withhold();
+        for at in 0..state.slots.len() {
+            if matches!(state.slots[at], Slot::Pending) {
+                state.slots[at] = Slot::Arrived;
+                stopped.arrived.push(state.index(at));
+            }
         }
-        let pending = pending.into_iter().map(|at| state.index(at)).collect();
-        (pending, source)
+        stopped
+    }
+
+    /// Sends no more.
+    pub(super) fn withhold(&self) -> Stopped {
+        self.lock().withhold()
     }
 
     /// Whether there are items to be sent, or may be.
@@ -416,7 +433,42 @@ impl State {
     pub(super) fn open() -> Self {
         Self {
             is_open: true,
+            is_holding: true,
             ..Self::default()
+        }
+    }
+
+    /// Of a job that has items.
+    pub(super) fn of_items(source: Source) -> Self {
+        Self {
+            source: Some(source),
+            is_holding: true,
+            ..Self::default()
+        }
+    }
+
+    /// True, once, when there is nothing left to be sent.
+    pub(super) fn lets_go(&mut self) -> bool {
+        !self.is_open && self.source.is_none() && core::mem::take(&mut self.is_holding)
+    }
+
+    fn withhold(&mut self) -> Stopped {
+        let has_rest = self.is_open || self.source.is_some();
+        self.is_open = false;
+        let source = self.source.take();
+        let mut arrived = Vec::new();
+        if has_rest {
+            let index = self.reserve();
+            if let Some(slot) = self.slots.back_mut() {
+                *slot = Slot::Arrived;
+            }
+            arrived.push(index);
+        }
+        Stopped {
+            arrived,
+            has_rest,
+            lets_go: self.lets_go(),
+            _source: source,
         }
     }
 
