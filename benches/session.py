@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import select
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,7 @@ MEASURE = Path(__file__).with_name("measure.py")
 OUTPUT = places.REPOSITORY / "target" / "bench"
 SECONDS_FOR_AN_ANSWER = 60.0
 SECONDS_TO_END = 10.0
+SECONDS_TO_TIDY_UP = 3.0
 SECONDS_BETWEEN_UPDATES = 0.2
 LINES_OF_A_FAILURE = 15
 
@@ -32,7 +35,7 @@ class MeasureError(Exception):
 
 
 class Session:
-    """A process that measures. Its process group is gone when the `with` is left."""
+    """A process that measures. Its group and temporary files are gone when the `with` is left."""
 
     def __init__(
         self, python: Path, contender: str, backend: str, name: str, modules: Path | None = None
@@ -47,7 +50,9 @@ class Session:
     def __enter__(self) -> Self:
         """Start the process."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**venvs.clean_environment(), **self._settings}
+        self._folder = tempfile.mkdtemp(prefix="bench-")
+        own = {**self._settings, "TMPDIR": self._folder}
+        environment = {**venvs.clean_environment(), **own}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -69,15 +74,24 @@ class Session:
         self.end(gently=exc_type is None)
 
     def end(self, *, gently: bool) -> None:
-        """End the process and its group, once; gently, it is first let clean up after itself."""
+        """End the process and its group, once; gently, it is first let clean up after itself.
+
+        What removes shared files when all others are gone (stdlib's resource tracker, and those
+        made after it) ignores SIGTERM and ends by itself.
+        """
         if self._process.returncode is not None and _pipe(self._process.stdout).closed:
             return
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             _pipe(self._process.stdin).close()
             self._process.wait(SECONDS_TO_END if gently else 0)
-        watched.signal_group(self._process.pid, signal.SIGKILL)
+        group, deadline = self._process.pid, time.monotonic() + SECONDS_TO_TIDY_UP
+        watched.signal_group(group, signal.SIGTERM)
+        while _is_there(group) and time.monotonic() < deadline:
+            time.sleep(SECONDS_BETWEEN_UPDATES / 10)
+        watched.signal_group(group, signal.SIGKILL)
         self._process.wait()
         _pipe(self._process.stdout).close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def hello(self, progress: watched.Progress) -> dict[str, Any]:
         """Return what the process says that it is, first of all."""
@@ -109,6 +123,16 @@ class Session:
     def _story(self, what: str) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n  ".join([what, *lines[-LINES_OF_A_FAILURE:]])
+
+
+def _is_there(group: int) -> bool:
+    """Return whether a process of a group runs; one that has ended and wasn't reaped doesn't."""
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group = file.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in {"Z", "X"}:
+                return True
+    return False
 
 
 def _pipe(pipe: Any) -> Any:  # noqa: ANN401 - of either direction
