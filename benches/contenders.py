@@ -1,12 +1,12 @@
-"""Who is measured: a name for each, and where its primitives, queues and workers come from.
+"""Who is measured: a name for each, and where primitives, queues, workers and pools come from.
 
 Nothing is imported before it is asked for, so that a process which measures one of them has never
-seen another. A contender that is added needs a function here and an entry in `LOADERS`.
+seen another. Here are ours and the standard library; whom else we are compared with, each in the
+few rows that name it, is in `rivals.py`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import multiprocessing
 import platform
@@ -14,13 +14,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Executor
+    from contextlib import AbstractContextManager
     from types import TracebackType
+    from typing import Self
 
 OURS = "ours"
 STDLIB = "stdlib"
 FASTER_FIFO = "faster-fifo"
-BACKENDS = ("multiprocessing", "threading")
+JOBLIB = "joblib"
+LOKY = "loky"
+MPIRE = "mpire"
+PEBBLE = "pebble"
 
 
 class Lock(Protocol):
@@ -83,9 +89,46 @@ class MakesWorkers(Protocol):
     ) -> Worker: ...
 
 
+class Mapper(Protocol):
+    """What does a function's calls for many items in workers of its own."""
+
+    def map(
+        self, func: Callable[[Any], object], iterable: Iterable[object], *, chunksize: int
+    ) -> list[Any]: ...
+
+
+class Pool(Protocol):
+    """What the pools of the standard library's kind have in common."""
+
+    def map(
+        self,
+        func: Callable[[Any], object],
+        iterable: Iterable[object],
+        chunksize: int | None = None,
+    ) -> list[Any]: ...
+    def imap_unordered(
+        self, func: Callable[[Any], object], iterable: Iterable[object], chunksize: int = 1
+    ) -> Iterator[Any]: ...
+    def apply(self, func: Callable[..., object], args: Iterable[object]) -> object: ...
+    def close(self) -> None: ...
+    def join(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+
 @dataclass(frozen=True)
 class Contender:
-    """The names of one contender on one backend; `version` is for the record."""
+    """The names of one contender on one backend; `version` is for the record.
+
+    The last three are given how many workers there are to be. A `mapper` is a pool, or as much of
+    one as rivals have.
+    """
 
     name: str
     backend: str
@@ -99,6 +142,9 @@ class Contender:
     simple_queue: Callable[[], Queue]
     queue: Callable[[int], Queue]
     worker: MakesWorkers
+    mapper: Callable[[int], AbstractContextManager[Mapper]]
+    pool: Callable[[int], Pool]
+    executor: Callable[[int], Executor]
 
     @property
     def has_threads(self) -> bool:
@@ -108,7 +154,7 @@ class Contender:
 
 def load(name: str, backend: str) -> Contender:
     """Import a contender."""
-    return LOADERS[name](backend)
+    return {OURS: _ours, STDLIB: _stdlib}[name](backend)
 
 
 def _ours(backend: str) -> Contender:
@@ -116,7 +162,16 @@ def _ours(backend: str) -> Contender:
     if package.get_backend() != backend:
         message = f"freethreading uses {package.get_backend()} here, {backend} is asked for"
         raise RuntimeError(message)
-    return _from(package, package, OURS, backend, package.__version__)
+    return _from(
+        package,
+        package,
+        OURS,
+        backend,
+        package.__version__,
+        worker=package.Worker,
+        pool=package.WorkerPool,
+        executor=package.WorkerPoolExecutor,
+    )
 
 
 def _stdlib(backend: str) -> Contender:
@@ -124,23 +179,41 @@ def _stdlib(backend: str) -> Contender:
     if backend == "threading":
         threading = importlib.import_module("threading")
         queues = importlib.import_module("queue")
-        return _from(threading, queues, STDLIB, backend, version, worker="Thread")
+        return _from(
+            threading,
+            queues,
+            STDLIB,
+            backend,
+            version,
+            worker=threading.Thread,
+            pool=_thread_pool,
+            executor=_thread_executor,
+        )
     context = multiprocessing.get_context("forkserver")
-    return _from(context, context, STDLIB, backend, version, worker="Process")
+    return _from(
+        context,
+        context,
+        STDLIB,
+        backend,
+        version,
+        worker=context.Process,
+        pool=context.Pool,
+        executor=_process_executor,
+    )
 
 
-def _faster_fifo(backend: str) -> Contender:
-    """Take all from the standard library, but for the queue: it has no other."""
-    package = importlib.import_module("faster_fifo")
-    importlib.import_module("faster_fifo_reduction")  # else its queues can't be sent to a worker
-    version = importlib.import_module("importlib.metadata").version("faster-fifo")
-    unlimited = 10**9
+def _thread_pool(workers: int) -> Any:  # noqa: ANN401 - its type is known only once it is imported
+    return importlib.import_module("multiprocessing.pool").ThreadPool(workers)
 
-    def queue(maxsize: int) -> Queue:
-        made: Queue = package.Queue(maxsize=maxsize or unlimited)
-        return made
 
-    return dataclasses.replace(_stdlib(backend), name=FASTER_FIFO, version=version, queue=queue)
+def _thread_executor(workers: int) -> Any:  # noqa: ANN401 - likewise
+    return importlib.import_module("concurrent.futures").ThreadPoolExecutor(workers)
+
+
+def _process_executor(workers: int) -> Any:  # noqa: ANN401 - likewise
+    context = multiprocessing.get_context("forkserver")
+    futures = importlib.import_module("concurrent.futures")
+    return futures.ProcessPoolExecutor(workers, mp_context=context)
 
 
 def _from(
@@ -150,9 +223,11 @@ def _from(
     backend: str,
     version: str,
     *,
-    worker: str = "Worker",
+    worker: Any,  # noqa: ANN401 - likewise
+    pool: Callable[[int], Any],
+    executor: Callable[[int], Any],
 ) -> Contender:
-    """Collect the names, which are the same everywhere, but for that of the worker."""
+    """Collect the names, which are the same everywhere, but for those of workers and pools."""
     return Contender(
         name,
         backend,
@@ -165,12 +240,8 @@ def _from(
         source.Barrier,
         queues.SimpleQueue,
         queues.Queue,
-        getattr(source, worker),
+        worker,
+        mapper=pool,
+        pool=pool,
+        executor=executor,
     )
-
-
-LOADERS: dict[str, Callable[[str], Contender]] = {
-    OURS: _ours,
-    STDLIB: _stdlib,
-    FASTER_FIFO: _faster_fifo,
-}

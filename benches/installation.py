@@ -12,7 +12,7 @@ import places
 import venvs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import watched
@@ -27,10 +27,10 @@ SOURCES = ("crates/**/*.rs", "crates/*/Cargo.toml", "Cargo.*", "python/**/*.py*"
 
 @dataclass(frozen=True)
 class Installed:
-    """A Python that has the package, and the folder of the rivals, if there is one."""
+    """A Python that has the package, and the folders of the rivals that there are, by name."""
 
     python: Path
-    rivals: Path | None
+    rivals: Mapping[str, Path]
 
 
 def obtain(kinds: Sequence[str], progress: watched.Progress) -> list[Interpreter]:
@@ -59,18 +59,37 @@ def held(interpreter: Interpreter, progress: watched.Progress) -> Iterator[Path]
         yield venv.program("python")
 
 
-def rivals(interpreter: Interpreter, progress: watched.Progress) -> Path | None:
-    """Return a folder of modules with the rivals in it, apart from ours; None if there can't be.
+def rivals(
+    names: Sequence[str], interpreter: Interpreter, progress: watched.Progress
+) -> dict[str, Path]:
+    """Return folders of modules, apart from ours and each other's, with a rival in each.
 
-    They are built where there is no wheel of them, which takes a C++ compiler.
+    One that can't be installed is left out, and it is said why: some are built where there is no
+    wheel of them, which takes a compiler.
     """
-    try:
-        with venvs.held("rivals", interpreter, RIVALS, progress) as venv:
-            return next(venv.folder.glob("lib/python*/site-packages"))
-    except venvs.VenvError as error:
-        progress.phase("without rivals")
-        progress.end(f"they can't be installed for Python {interpreter.version}", str(error))
-        return None
+    found: dict[str, Path] = {}
+    for line in RIVALS.read_text(encoding="utf-8").splitlines():
+        name, _, version = line.partition("==")
+        if name in names:
+            try:
+                found[name] = _rival(line, f"{name}-{version}", interpreter, progress)
+            except venvs.VenvError as error:
+                progress.phase(f"without {name}")
+                progress.end(f"can't be installed for Python {interpreter.version}", str(error))
+    return found
+
+
+def _rival(
+    requirement: str, what: str, interpreter: Interpreter, progress: watched.Progress
+) -> Path:
+    """Return the folder of modules of an environment with one rival; once made, it stays."""
+    with venvs.held(what, interpreter, None, progress) as venv:
+        stamp = venv.folder / ".installed"
+        if not stamp.exists():
+            progress.phase(f"pip install {requirement} for Python {interpreter.version}")
+            venv.pip_install([requirement], progress)
+            stamp.touch()
+        return next(venv.folder.glob("lib/python*/site-packages"))
 
 
 def _fingerprint() -> str:

@@ -12,13 +12,14 @@ import sys
 import sysconfig
 
 import contenders
+import rivals
 import works
 
 
 def main() -> None:
     """Answer until there are no more questions."""
     name, backend = sys.argv[1:]
-    contender = contenders.load(name, backend)
+    contender = (rivals if name in rivals.NAMES else contenders).load(name, backend)
     hello = {
         "contender": name,
         "version": contender.version,

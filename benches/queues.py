@@ -8,12 +8,12 @@ is measured is how fast memory can be had.
 
 from __future__ import annotations
 
-import importlib
 import statistics
 import time
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+import arrays
 import timing
 from contenders import FASTER_FIFO
 from peers import Peers
@@ -48,7 +48,7 @@ def bytes_64k() -> object:
 @cache
 def array_16m() -> Any:  # noqa: ANN401 - an array, whose module may not be there
     """Return an array whose pages are all there, made once in a process."""
-    return importlib.import_module("numpy").ones(ARRAY_BYTES, "u1")
+    return arrays.ones(ARRAY_BYTES)
 
 
 def transfer(index: int, things: Sequence[Any], order: Numbers) -> Numbers:
@@ -99,25 +99,10 @@ def _measure(
 
 def _measure_array(contender: Contender, seconds: float) -> Sample:
     """Measure what an array takes, and how many times that is what copying it takes."""
-    floor = _copy_seconds(seconds * SHARE_OF_FLOOR)
+    floor = arrays.copy_seconds(array_16m(), seconds * SHARE_OF_FLOOR)
     sample = _measure(1, partial(_queue, 2), array_16m, contender, seconds)
     copies = statistics.median(sample.values) / (1e6 * floor)
     return Sample(sample.values, {**sample.details, "copy_us": 1e6 * floor, "copies": copies})
-
-
-def _copy_seconds(seconds: float) -> float:
-    """Return what it takes to copy an array to memory that is there."""
-    numpy = importlib.import_module("numpy")
-    source = array_16m()
-    target = source.copy()
-
-    def run(turns: int) -> float:
-        began = time.perf_counter()
-        for _ in range(turns):
-            numpy.copyto(target, source)
-        return time.perf_counter() - began
-
-    return statistics.median(timing.seconds_each(run, seconds))
 
 
 def _queue(maxsize: int, contender: Contender) -> object:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 HEADING = ("", "unit", "ours", "min..max", "stdlib", "min..max", "ratio", "min..max", "goal")
 NOTE = (
     "ours, stdlib: median of the rounds, min and max of all repeats. ratio: how many times as good "
-    "as the stdlib,\nabove 1 is better: of the medians, then the extremes of single rounds. Loops "
-    "are unrolled, nothing is subtracted."
+    "as the stdlib,\nabove 1 is better: of the medians, then the extremes of single rounds. goal: "
+    "the ratio, or what\nours may be at most. Loops are unrolled, nothing is subtracted."
 )
 
 
@@ -55,14 +55,14 @@ def _table(one: OnInterpreter) -> str:
 
 def _cells(measured: Measured, backend: str) -> tuple[str, ...]:
     ours, theirs, ratio = measured.values(OURS), measured.values(STDLIB), measured.ratio()
-    goal = measured.row.goals.get(backend)
+    goal, limit = measured.row.goals.get(backend), measured.row.limits.get(backend)
     return (
         measured.row.title,
         measured.row.unit.text,
         *_pair(ours),
         *_pair(theirs),
         *_pair(ratio),
-        f"{goal:g}" if goal else "",
+        f"{goal:g}" if goal else f"<= {limit:g}" if limit else "",
     )
 
 
@@ -83,7 +83,7 @@ def _number(value: float) -> str:
 
 
 def _notes(one: OnInterpreter) -> Iterator[str]:
-    """Tell the details of each row, ours / the stdlib's, and what went wrong."""
+    """Tell the details of each row, ours / the stdlib's, what went wrong, and the rows' notes."""
     for measured in one.rows:
         ours, theirs = measured.details(OURS), measured.details(STDLIB)
         told = [
@@ -97,6 +97,9 @@ def _notes(one: OnInterpreter) -> Iterator[str]:
                 yield f"  {measured.row.name}, {rival}: {_rivalry(measured, rival, goal)}"
         for contender, problem in measured.problems.items():
             yield f"  {measured.row.name}, {contender}: NOT MEASURED: {problem}"
+    for note in dict.fromkeys(measured.row.note for measured in one.rows if measured.row.note):
+        names = [measured.row.name for measured in one.rows if measured.row.note == note]
+        yield f"  {', '.join(names)}: {note}"
 
 
 def _rivalry(measured: Measured, rival: str, goal: float) -> str:
@@ -139,10 +142,10 @@ def last_line(found: Sequence[OnInterpreter], seconds: float, file: Path) -> str
     rows = [measured for one in found for measured in one.rows]
     ratios = [ratio.median for measured in rows if (ratio := measured.ratio()) is not None]
     goals = [
-        (ratio := measured.ratio(contender)) is not None and ratio.median >= goal
+        is_reached
         for one in found
         for measured in one.rows
-        for contender, goal in measured.goals(one.backend).items()
+        for is_reached in measured.reached(one.backend)
     ]
     failed = sum(bool(measured.problems) for measured in rows)
     return (

@@ -66,6 +66,17 @@ class Measured:
         goal = self.row.goals.get(backend)
         return {STDLIB: goal, **rivals} if goal else rivals
 
+    def reached(self, backend: str) -> list[bool]:
+        """Say of each goal, and of the limit if there is one, whether it is reached."""
+        told = [
+            (ratio := self.ratio(contender)) is not None and ratio.median >= goal
+            for contender, goal in self.goals(backend).items()
+        ]
+        if limit := self.row.limits.get(backend):
+            ours = self.values(OURS)
+            told.append(ours is not None and ours.median <= limit)
+        return told
+
     def ratio(self, other: str = STDLIB) -> Summary | None:
         """How many times as good as another we are: of the medians, and of single rounds."""
         ours, theirs = self.of_rounds(OURS), self.of_rounds(other)
@@ -90,6 +101,8 @@ class Measured:
             "unit": self.row.unit.text,
             "more_is_better": self.row.unit.more_is_better,
             "goals": self.goals(backend),
+            "limit": self.row.limits.get(backend),
+            "note": self.row.note,
             "contenders": {
                 name: {
                     "summary": found and found.as_json(),

@@ -50,10 +50,11 @@ class Sample:
 class Row:
     """A piece of work. `measure` is told who does it and how many seconds it may take, roughly.
 
-    `goals` are the ratios to reach, by backend; nothing fails where one isn't. `most_rounds` is for
-    rows that take long or vary little. `is_fresh` is for those that want a process of their own,
-    in which no earlier row has left memory to be used again. `rivals` are measured, too, between
-    processes, where they can be installed; with the ratio to reach, 0 if none is set.
+    `goals` are the ratios to reach, by backend, and `limits` what may at most be measured, in the
+    row's unit; nothing fails where one isn't reached. `most_rounds` is for rows that take long or
+    vary little. `is_fresh` is for those that want a process of their own, in which no earlier row
+    has left memory to be used again. `rivals` are measured, too, between processes, where they can
+    be installed; with the ratio to reach, 0 if none is set. `note` is what a reader has to know.
     """
 
     name: str
@@ -64,6 +65,8 @@ class Row:
     most_rounds: int = ALWAYS
     is_fresh: bool = False
     rivals: Mapping[str, float] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
 
 
 def goals(processes: float, threads: float) -> dict[str, float]:

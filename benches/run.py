@@ -1,8 +1,8 @@
-"""Measures our primitives and queues and the standard library's, in turn: `make bench` calls it.
+"""Measures our primitives, queues and pools and the stdlib's, in turn: `make bench` calls it.
 
 On 3.14 between processes, on 3.14t between threads; each round in fresh processes, one for ours and
 one for the stdlib's, which take turns row by row. Which of them goes first changes with the round.
-Some rows have a rival as well, which comes last.
+Some rows have rivals as well, which come last.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _options() -> tuple[argparse.ArgumentParser, Options]:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
-    add("--quick", action="store_true", help="fewer and shorter rounds, in under a minute")
+    add("--quick", action="store_true", help="fewer and shorter rounds, in a minute or two")
     add("--only", action="append", default=[], metavar="WORD", help="rows with it in the name")
     add(
         "--python",
@@ -128,12 +128,14 @@ def _backend(interpreter: Interpreter) -> str:
     return "threading" if interpreter.kind.endswith("t") else "multiprocessing"
 
 
-def _rivals(interpreter: Interpreter, options: Options, progress: watched.Progress) -> Path | None:
+def _rivals(
+    interpreter: Interpreter, options: Options, progress: watched.Progress
+) -> dict[str, Path]:
     """Install whom the rows name beside the stdlib; between threads there is nobody."""
-    is_named = any(row.rivals for row in works.matching(options.words))
-    if _backend(interpreter) == "threading" or not is_named:
-        return None
-    return installation.rivals(interpreter, progress)
+    if _backend(interpreter) == "threading":
+        return {}
+    names = {rival: None for row in works.matching(options.words) for rival in row.rivals}
+    return installation.rivals(list(names), interpreter, progress)
 
 
 def _measure_on(
@@ -173,7 +175,7 @@ class _Round:
         rows = [one for one in self._found.rows if self._index < one.row.most_rounds]
         with contextlib.ExitStack() as stack:
             for number, measured in enumerate(rows, start=1):
-                rivals = measured.row.rivals if self._installed.rivals is not None else ()
+                rivals = [one for one in measured.row.rivals if one in self._installed.rivals]
                 for contender in (*order, *rivals):
                     self._progress.phase(
                         f"{self._found.kind}, round {self._index + 1}, "
@@ -209,7 +211,7 @@ class _Round:
 
     def _session(self, contender: str, what: str) -> Session:
         name = f"{self._found.kind}-round{self._index + 1}-{what}"
-        modules = None if contender in (OURS, STDLIB) else self._installed.rivals
+        modules = self._installed.rivals.get(contender)
         return Session(self._installed.python, contender, self._found.backend, name, modules)
 
 

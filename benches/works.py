@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import break_even
 import contention
 import cost
 import handover
+import pool_arrays
+import pools
 import queues
 import single
 
@@ -19,6 +22,9 @@ ROWS: tuple[Row, ...] = (
     *single.ROWS,
     *handover.ROWS,
     *queues.ROWS,
+    *pools.ROWS,
+    *pool_arrays.ROWS,
+    *break_even.ROWS,
     *contention.ROWS,
     *cost.ROWS,
 )
