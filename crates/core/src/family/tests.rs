@@ -234,18 +234,19 @@ fn freed_pages_go_back_to_the_system() {
     let _alone = alone();
     let family = home();
     let before = family.bytes_taken();
-    let blobs: Vec<Blob> = (0..12_u8)
+    let blobs: Vec<Blob> = (0..40_u8)
         .map(|number| {
             let mut blob = Blob::new(family, 10 * MIB).expect("memory");
             blob.write(0, &vec![number; 10 * MIB]);
             blob
         })
         .collect();
-    assert!(resident(family) >= 120 << 20);
+    assert!(resident(family) >= 400 << 20);
     drop(blobs);
     assert_eq!(family.bytes_taken(), before);
     // What is kept for the next, and what other tests have left in pages of their own.
-    assert!(resident(family) < 80 << 20, "{}", resident(family));
+    let kept = resident(family);
+    assert!((60 << 20..144 << 20).contains(&kept), "{kept}");
 }
 
 #[test]

@@ -8,8 +8,12 @@ use super::kernel::fallocate;
 use super::layout::{CELL, Extent};
 use crate::primitive::Ordering::Relaxed;
 
-/// Bytes that are kept for the next allocations: what was used is faster to use again.
+/// Bytes that are kept for the next allocations, which take the first that there are: what was used
+/// is faster to use again.
 const KEPT: u64 = 64 << 20;
+/// The rest is given back when there are so many. Not at once, lest a program that goes to and fro
+/// around a limit give back, and be given, the same pages over and over.
+const MOST: u64 = 2 * KEPT;
 /// Shorter holes aren't worth the call.
 const SHORTEST: u64 = 64 << 10;
 const PAGE: u64 = 4096;
@@ -18,22 +22,27 @@ impl Family {
     /// After a run was freed, under the mutex: punches holes where nothing is, if there is much
     /// of that.
     pub(super) fn trim(&self) {
-        if self.header().idle.load(Relaxed) > KEPT {
+        if self.header().idle.load(Relaxed) > MOST {
             self.punch_holes();
         }
     }
 
     #[cold]
     fn punch_holes(&self) {
+        let mut left = KEPT;
         for extent in self.extents() {
             let Some(taken) = self.taken(extent) else {
                 continue;
             };
             for (first, end) in taken.clear_runs(extent.first_cell(), extent.cells()) {
-                self.punch(extent, first, end);
+                let kept = (u64::from(end - first) * CELL).min(left);
+                left -= kept;
+                // No more than there are in the run.
+                let kept = u32::try_from(kept / CELL).unwrap_or(end - first);
+                self.punch(extent, first + kept, end);
             }
         }
-        self.header().idle.store(0, Relaxed);
+        self.header().idle.store(KEPT - left, Relaxed);
         self.header().trims.fetch_add(1, Relaxed);
     }
 
