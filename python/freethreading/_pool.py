@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import os
+import threading
 import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,7 +24,7 @@ from freethreading._arguments import (
 from freethreading._backend import get_backend
 from freethreading._crew import Crew, ProcessCrew, ThreadCrew
 from freethreading._native import usable_cpus
-from freethreading._results import AsyncResult, FedIterator, Feeder, ImapIterator
+from freethreading._results import AsyncResult, ImapIterator
 from freethreading._tasks import Task
 
 if TYPE_CHECKING:
@@ -391,12 +392,16 @@ class WorkerPool:
             iterator = ImapIterator(job, self._crew)
         else:
             items = iter(iterable)
-            job = self._engine.stream(owner, func, form)
+            job = self._engine.stream(owner, func, form, ahead)
+            feeder = threading.Thread(
+                target=job.feeder().run, args=(items, size), name="WorkerPool-imap", daemon=True
+            )
             try:
-                iterator = FedIterator(job, Feeder(job, items, size, ahead))
+                feeder.start()
             except BaseException:
-                job.close()
+                job.cancel()
                 raise
+            iterator = ImapIterator(job, self._crew, feeder)
         self._iterators.add(iterator)
         return iterator
 

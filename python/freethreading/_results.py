@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-import sys
 import threading
-import weakref
 from multiprocessing import TimeoutError as PoolTimeoutError
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Self
 
     from freethreading._native import _Job
@@ -164,14 +161,17 @@ class ImapIterator(Generic[T]):
           iteration as if there were no more items.
     """
 
-    def __init__(self, job: _Job, keeper: object) -> None:
-        """Give the results of a job; `keeper` is kept alive with it."""
+    def __init__(self, job: _Job, keeper: object, feeder: threading.Thread | None = None) -> None:
+        """Give the results of a job; `keeper` is kept alive with it, `feeder` sends its items."""
         self._job = job
         self._keeper = keeper
+        self._feeder = feeder
 
     def finish_feeding(self) -> None:
         """Send all items that there still are, however many."""
         self._job.lift_limit()
+        if self._feeder is not None:
+            self._feeder.join()
 
     def __iter__(self) -> Self:
         """Return the iterator itself."""
@@ -179,7 +179,7 @@ class ImapIterator(Generic[T]):
 
     def __next__(self) -> T:
         """Wait for the next result and return it, or raise what its task raised."""
-        return self.next()
+        return self._job.next()  # type: ignore[no-any-return]  # the function's
 
     def next(self, timeout: float | None = None) -> T:
         """Wait for the next result and return it, or raise what its task raised.
@@ -199,104 +199,3 @@ class ImapIterator(Generic[T]):
         except Late:
             message = "ImapIterator.next: no result within the timeout"
             raise PoolTimeoutError(message) from None
-
-
-class Feeder:
-    """Takes items from an iterable in a thread of its own, and sends them as tasks of a job.
-
-    It takes so many chunks ahead of the results that were asked for; no call has to wait for a slow
-    iterable.
-    """
-
-    def __init__(self, job: _Job, iterable: Iterable[Any], size: int, ahead: int) -> None:
-        """Begin to take items, `size` of them for each task."""
-        self._job = weakref.ref(job)
-        self._items = iter(iterable)
-        self._size = size
-        self._ahead = ahead
-        self._room = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="WorkerPool-imap", daemon=True)
-        self._thread.start()
-
-    def make_room(self, job: _Job) -> None:
-        """Go on, if enough results were asked for."""
-        if job.is_open() and job.ahead() * 2 <= self._ahead:
-            with self._room:
-                self._room.notify_all()
-
-    def finish(self) -> None:
-        """Take all items that there still are, and return when they are sent."""
-        self._ahead = sys.maxsize
-        with self._room:
-            self._room.notify_all()
-        self._thread.join()
-
-    def stop(self) -> None:
-        """Take no more items."""
-        with self._room:
-            self._room.notify_all()
-
-    def _run(self) -> None:
-        first = 0
-        while self._has_room():
-            try:
-                items = tuple(itertools.islice(self._items, self._size))
-            except BaseException as error:  # noqa: BLE001 - the iterable's; it arrives in its place
-                self._end(error)
-                return
-            job = self._job()
-            if job is None or not items:
-                break
-            try:
-                job.feed(items, first, self._size == 1)
-            except BaseException as error:  # noqa: BLE001 - a pool that has ended, or an item's
-                del job
-                self._end(error)
-                return
-            first += len(items)
-            del job, items
-        self._end(None)
-
-    def _has_room(self) -> bool:
-        """Wait until more may be sent; False: no more is to be."""
-        while True:
-            job = self._job()
-            if job is None or not job.is_open():
-                return False
-            if job.ahead() < self._ahead:
-                return True
-            del job
-            with self._room:
-                job = self._job()
-                if job is not None and job.is_open() and job.ahead() >= self._ahead:
-                    del job
-                    # (The results may be dropped together, unasked for, without a notification.)
-                    self._room.wait(1)
-
-    def _end(self, error: BaseException | None) -> None:
-        job = self._job()
-        if job is not None:
-            if error is not None:
-                job.fail(error)
-            job.close()
-
-
-class FedIterator(ImapIterator[T]):
-    """An `ImapIterator` over items that a thread takes from an iterable."""
-
-    _keeper: Feeder
-
-    def next(self, timeout: float | None = None) -> T:
-        """Wait for the next result and return it, or raise; see `ImapIterator.next`."""
-        try:
-            return super().next(timeout)
-        finally:
-            self._keeper.make_room(self._job)
-
-    def finish_feeding(self) -> None:
-        """Take all items that there still are, however many."""
-        self._keeper.finish()
-
-    def __del__(self) -> None:
-        """Let the thread end that takes items nobody can ask for any more."""
-        self._keeper.stop()

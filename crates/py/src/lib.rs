@@ -59,7 +59,7 @@ mod _native {
     #[pymodule_export]
     use super::picklable::{check_arguments, check_picklable};
     #[pymodule_export]
-    use super::pool::{EngineHandle, JobHandle, Link, restore_link};
+    use super::pool::{EngineHandle, Feeder, JobHandle, Link, restore_link};
     #[pymodule_export]
     use super::queue::Queue;
     #[pymodule_export]

@@ -17,5 +17,6 @@ mod job;
 mod wire;
 mod worker;
 
+pub(crate) use feed::Feeder;
 pub(crate) use handle::{EngineHandle, JobHandle};
 pub(crate) use worker::{Link, restore_link};

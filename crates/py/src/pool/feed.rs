@@ -11,15 +11,16 @@ use std::sync::Arc;
 
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyIterator, PyTuple};
 
 use super::common::have_in_common;
 use super::engine::Engine;
-use super::job::{Job, Source, Use};
+use super::job::{Job, Outcome, Source, Use};
 use super::wire::Kind;
 use crate::large::Large;
 use crate::message::Outgoing;
 use crate::picklable::{check_picklable, is_known};
+use crate::wait::wait;
 
 /// A task of a size that we choose takes between these, as far as the items so far tell: so long that
 /// what it takes to send it (a microsecond) doesn't matter, and so short that a wrong guess doesn't.
@@ -125,27 +126,27 @@ impl Engine {
 
     /// Sends one task of a job that gets its items bit by bit; `first` is the position of the
     /// first one among all of them.
-    pub(super) fn feed_items(
+    fn feed_items<'py>(
         &self,
-        py: Python<'_>,
         job: &Arc<Job>,
-        items: &Bound<'_, PyTuple>,
+        mut items: Vec<Bound<'py, PyAny>>,
         first: usize,
         is_single: bool,
+        py: Python<'py>,
     ) -> PyResult<()> {
-        let (kind, payload) = if is_single {
-            (single(job), items.get_item(0)?)
-        } else {
-            (many(job), items.clone().into_any())
+        let (kind, payload) = match (is_single, items.pop()) {
+            (_, None) => return Ok(()),
+            (true, Some(item)) => (single(job), item),
+            (false, Some(item)) => {
+                items.push(item);
+                (many(job), PyTuple::new(py, items)?.into_any())
+            }
         };
         let storage = self.tasks.storage();
-        let payload = self.encode(
-            job,
-            payload,
-            first,
-            is_single,
-            |py, tag, pickle, buffers| Large::of_pickle(py, storage, tag, pickle, &buffers),
-        );
+        let large = |py, tag, pickle: &[u8], buffers: Vec<_>| {
+            Large::of_pickle(py, storage, tag, pickle, &buffers)
+        };
+        let payload = self.encode(job, payload, first, is_single, large);
         let index = {
             let mut state = job.lock();
             if !state.is_open {
@@ -176,6 +177,102 @@ impl Engine {
                 .err()
                 .unwrap_or(error)
         })
+    }
+}
+
+/// Takes items from an iterator, in a thread of its own, so that no call has to wait for a slow one;
+/// so many ahead of the outcomes that were asked for as the job allows.
+#[pyclass(module = "freethreading._native", name = "_Feeder", frozen)]
+pub(crate) struct Feeder {
+    engine: Arc<Engine>,
+    job: Arc<Job>,
+}
+
+impl Feeder {
+    pub(super) fn new(engine: Arc<Engine>, job: Arc<Job>) -> Self {
+        Self { engine, job }
+    }
+
+    /// Waits until more may be sent; false: no more is to be.
+    fn await_room(&self, py: Python<'_>) -> PyResult<bool> {
+        loop {
+            let room = &self.job.room;
+            let number = room.number();
+            match self.job.has_room() {
+                None => return Ok(false),
+                Some(true) => return Ok(true),
+                Some(false) => wait(py, |park| {
+                    let _ = room.sleep(number, None, park);
+                })?,
+            }
+        }
+    }
+
+    /// Takes and sends items until there are no more, or nobody wants them.
+    fn send_all(&self, items: &Bound<'_, PyIterator>, size: usize) -> PyResult<()> {
+        let py = items.py();
+        let mut first = 0;
+        while self.await_room(py)? {
+            let mut chunk = Vec::with_capacity(size.min(1024));
+            let mut ended = Ok(false);
+            while chunk.len() < size {
+                match items.clone().next() {
+                    Some(Ok(item)) => chunk.push(item),
+                    Some(Err(error)) => {
+                        ended = Err(error);
+                        break;
+                    }
+                    None => {
+                        ended = Ok(true);
+                        break;
+                    }
+                }
+            }
+            let count = chunk.len();
+            self.engine
+                .feed_items(&self.job, chunk, first, size == 1, py)?;
+            if ended? {
+                break;
+            }
+            first += count;
+        }
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl Feeder {
+    /// Be the thread: `size` items for each task. What the iterator raises is raised in its place.
+    fn run(&self, py: Python<'_>, items: &Bound<'_, PyIterator>, size: usize) {
+        if let Err(error) = self.send_all(items, size) {
+            let index = {
+                let mut state = self.job.lock();
+                state.is_open.then(|| self.engine.reserve(&mut state))
+            };
+            if let Some(index) = index {
+                self.engine
+                    .resolve(py, &self.job, index, |py| Outcome::error(py, error));
+            }
+        }
+        self.engine.end_feeding(py, &self.job);
+    }
+}
+
+impl Engine {
+    /// There are no more items for a job that gets them bit by bit.
+    pub(super) fn end_feeding(&self, py: Python<'_>, job: &Arc<Job>) {
+        let (is_complete, lets_go) = {
+            let mut state = job.lock();
+            (state.close(), state.lets_go())
+        };
+        if lets_go {
+            self.holds.fetch_sub(1, Ordering::SeqCst);
+        }
+        if is_complete {
+            self.complete(py, job);
+        }
+        self.announce(py, job);
+        self.stop_if_done(py);
     }
 }
 

@@ -11,6 +11,7 @@ use pyo3::types::{PyDict, PyList, PySequence, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::engine::Engine;
+use super::feed::Feeder;
 use super::functions::{Sent, parameter};
 use super::job::{Form, Job, Outcome, Source, State, Turn, Use};
 use super::wire::Kind;
@@ -114,15 +115,16 @@ impl EngineHandle {
         Ok(handle)
     }
 
-    /// As `map`, with items that come bit by bit, by `feed`.
+    /// As `map`, with items that come bit by bit, from a `Feeder`.
     fn stream<'py>(
         this: &Bound<'py, Self>,
         owner: &str,
         func: &Bound<'py, PyAny>,
         form: u8,
+        ahead: usize,
     ) -> PyResult<JobHandle> {
         this.get()
-            .start(this, owner, func, false, form, State::open())
+            .start(this, owner, func, false, form, State::open(ahead))
     }
 
     /// What the collector does for at most so many seconds; false: it is done for good.
@@ -432,7 +434,10 @@ impl JobHandle {
                 Turn::Outcome(outcome) => {
                     // Another one may follow, or somebody learn that there are no more.
                     self.engine().announce(py, job);
-                    self.engine().feed(py, job)?;
+                    if let Err(error) = self.engine().feed(py, job) {
+                        job.give_back(outcome);
+                        return Err(error);
+                    }
                     match outcome {
                         Outcome::Values(values) => {
                             job.keep_values(values.into_bound(py).cast_into()?.unbind());
@@ -450,62 +455,15 @@ impl JobHandle {
         }
     }
 
-    /// Send one more task of these items, the first of which is number `first`.
-    fn feed(
-        &self,
-        py: Python<'_>,
-        items: &Bound<'_, PyTuple>,
-        first: usize,
-        is_single: bool,
-    ) -> PyResult<()> {
-        self.engine()
-            .feed_items(py, &self.job, items, first, is_single)
-    }
-
-    /// Give one more task, which isn't sent, an exception for its outcome.
-    fn fail(&self, py: Python<'_>, error: &Bound<'_, PyAny>) {
-        let index = {
-            let mut state = self.job.lock();
-            if !state.is_open {
-                return;
-            }
-            self.engine().reserve(&mut state)
-        };
-        let outcome = Outcome::Error(error.clone().unbind());
-        self.engine().resolve(py, &self.job, index, |_| outcome);
-    }
-
-    /// Tasks that were sent and whose outcomes nobody has taken.
-    fn ahead(&self) -> usize {
-        self.job.lock().ahead()
-    }
-
-    /// Whether more items may be sent.
-    fn is_open(&self) -> bool {
-        self.job.lock().is_open
-    }
-
-    /// There are no more items.
-    fn close(&self, py: Python<'_>) {
-        let (is_complete, lets_go) = {
-            let mut state = self.job.lock();
-            (state.close(), state.lets_go())
-        };
-        if lets_go {
-            self.engine().holds.fetch_sub(1, Ordering::SeqCst);
-        }
-        if is_complete {
-            self.engine().complete(py, &self.job);
-        }
-        self.engine().announce(py, &self.job);
-        self.engine().stop_if_done(py);
+    /// What sends the items of a job that gets them bit by bit.
+    fn feeder(&self) -> Feeder {
+        let engine = Arc::clone(&self.engine.get().engine);
+        Feeder::new(engine, Arc::clone(&self.job))
     }
 
     /// Sends all items that are left, however many results nobody has asked for.
     fn lift_limit(&self, py: Python<'_>) -> PyResult<()> {
-        if let Some(source) = &mut self.job.lock().source {
-            source.is_lazy = false;
-        }
+        self.job.lift_limit();
         self.engine().feed(py, &self.job)
     }
 

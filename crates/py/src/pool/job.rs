@@ -121,6 +121,8 @@ pub(super) struct Job {
     pub(super) common: Common,
     /// Raised when somebody who waits for this job may go on.
     pub(super) changed: Signal,
+    /// Raised when there may be room for more items, or will be none.
+    pub(super) room: Signal,
     state: Mutex<State>,
 }
 
@@ -143,6 +145,8 @@ pub(super) struct State {
     taken: usize,
     /// Whether more items may come.
     pub(super) is_open: bool,
+    /// How many tasks may then be sent whose outcomes nobody has taken.
+    most_ahead: usize,
     /// Whether it holds its pool open: there are items to be sent, or may be.
     is_holding: bool,
     /// Whether one thread is assembling, or has assembled, the result.
@@ -211,6 +215,7 @@ impl Job {
             each,
             common: Common::default(),
             changed: Signal::default(),
+            room: Signal::default(),
             state: Mutex::new(state),
         }
     }
@@ -294,6 +299,10 @@ impl Job {
         match outcome {
             Some(outcome) => {
                 state.taken += 1;
+                // Not for each one: whoever sleeps goes on when there is something to do.
+                if state.is_open && state.ahead() <= state.most_ahead / 2 {
+                    self.room.raise();
+                }
                 Turn::Outcome(outcome)
             }
             None if state.is_over() => Turn::Over,
@@ -358,6 +367,7 @@ impl Job {
     pub(super) fn stop(&self) -> Stopped {
         let mut state = self.lock();
         let mut stopped = state.withhold();
+        self.room.raise();
         for at in 0..state.slots.len() {
             if matches!(state.slots[at], Slot::Pending) {
                 state.slots[at] = Slot::Arrived;
@@ -369,7 +379,38 @@ impl Job {
 
     /// Sends no more.
     pub(super) fn withhold(&self) -> Stopped {
-        self.lock().withhold()
+        let stopped = self.lock().withhold();
+        self.room.raise();
+        stopped
+    }
+
+    /// Whether one more task may be sent; `None`: no more are to be.
+    pub(super) fn has_room(&self) -> Option<bool> {
+        let state = self.lock();
+        state.is_open.then(|| state.ahead() < state.most_ahead)
+    }
+
+    /// Lets all items be sent, however many outcomes nobody has asked for.
+    pub(super) fn lift_limit(&self) {
+        let mut state = self.lock();
+        state.most_ahead = usize::MAX;
+        if let Some(source) = &mut state.source {
+            source.is_lazy = false;
+        }
+        drop(state);
+        self.room.raise();
+    }
+
+    /// Undoes a `take`.
+    pub(super) fn give_back(&self, outcome: Outcome) {
+        let mut state = self.lock();
+        state.taken -= 1;
+        if self.form == Form::Unordered {
+            state.ready.push_front(outcome);
+        } else {
+            state.first -= 1;
+            state.slots.push_front(Slot::Done(outcome));
+        }
     }
 
     /// Whether there are items to be sent, or may be.
@@ -430,9 +471,10 @@ impl Job {
 
 impl State {
     /// Of a job that gets its items bit by bit.
-    pub(super) fn open() -> Self {
+    pub(super) fn open(most_ahead: usize) -> Self {
         Self {
             is_open: true,
+            most_ahead,
             is_holding: true,
             ..Self::default()
         }
