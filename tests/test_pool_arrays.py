@@ -140,3 +140,13 @@ def test_results_outlive_their_pool() -> None:
         result = pool.apply(tasks.full_of, (7,))
     pool.join()
     assert result.mean() == 7
+
+
+@pytest.mark.parametrize("dtype", ["object", "record"])
+def test_arrays_of_objects_are_checked(pool: WorkerPool, dtype: str) -> None:
+    kind = np.dtype(object) if dtype == "object" else np.dtype([("number", int), ("it", object)])
+    fine, bad = np.zeros(3, kind), np.zeros(3, kind)
+    (bad if dtype == "object" else bad["it"])[1] = lambda: 1
+    assert pool.apply(len, (fine,)) == 3
+    with pytest.raises(ValueError, match=r"args\[0\] can't be pickled"):
+        pool.apply(len, (bad,))

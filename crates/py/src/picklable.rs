@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! The picklability check, the same on both backends.
 //!
-//! Known scalars, containers of them, and functions that a worker can import are recognized
+//! Known scalars, containers of them, arrays, and functions that a worker can import are recognized
 //! here; all else is pickled for trial, its large buffers out of band, so that no array is
 //! copied to be checked.
 
@@ -123,8 +123,22 @@ fn is_plain(obj: &Bound<'_, PyAny>, depth: u32) -> bool {
     } else if obj.cast_exact::<PyFunction>().is_ok() {
         is_importable(obj).unwrap_or(false)
     } else {
-        false
+        is_array_of_plain(obj).unwrap_or(false)
     }
+}
+
+/// Whether this is a NumPy array, and not one of Python objects.
+fn is_array_of_plain(obj: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let (py, class) = (obj.py(), obj.get_type());
+    if class.name()? != "ndarray" {
+        return Ok(false);
+    }
+    let numpy = py.import("sys")?.getattr("modules")?.get_item("numpy")?;
+    if !numpy.getattr("ndarray")?.is(&class) {
+        return Ok(false);
+    }
+    let has_objects = obj.getattr("dtype")?.getattr("hasobject")?;
+    has_objects.is_truthy().map(|has_objects| !has_objects)
 }
 
 /// A set as it was at a moment.
