@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import CancelledError, Future
-from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +23,9 @@ _making = threading.Lock()
 
 class TaskFuture(Future[Any]):
     """The future of a task; see the module."""
+
+    # Whether it is set, or somebody is at it; made with the rest.
+    _is_set: bool
 
     def __init__(self, job: _Job, crew: Crew) -> None:
         """Stand for a job with one task."""
@@ -40,35 +42,28 @@ class TaskFuture(Future[Any]):
 
     def _make(self) -> None:
         with _making:
-            if "_condition" in self.__dict__:
+            if self._is_whole():
                 return
             whole: Future[Any] = Future()
+            # Whoever saw that it is done finds it so afterwards, too.
+            is_set = not self._job.watch(self._set)
+            if is_set:
+                _tell(whole, self._job)
+            else:
+                self._crew.collect()
             parts = vars(whole)
             # Last, for by it others see that the rest is there.
             condition = parts.pop("_condition")
-            self.__dict__.update(parts)
+            self.__dict__.update(parts, _is_set=is_set)
             self.__dict__["_condition"] = condition
-        self._crew.collect()
-        if not self._job.watch(self._set):
-            self._set()
 
     def _set(self) -> None:
-        """Set the future: its job is done."""
-        job = self._job
+        """Set the future, unless somebody does: its job is done."""
         with self._condition:
-            if self._state not in {PENDING, RUNNING}:
+            if self._is_set:
                 return
-            if not job.is_cancelled:
-                self._state = RUNNING
-        if job.is_cancelled:
-            super().cancel()
-            self.set_running_or_notify_cancel()
-            return
-        error = job.error()
-        if error is not None:
-            self.set_exception(error)
-        else:
-            self.set_result(job.get())
+            self._is_set = True
+        _tell(self, self._job)
 
     def _is_whole(self) -> bool:
         return "_condition" in self.__dict__
@@ -95,10 +90,12 @@ class TaskFuture(Future[Any]):
 
     def cancel(self) -> bool:
         """Cancel the task, unless a worker has begun it; see `Future.cancel`."""
-        if self._job.ready():
-            return self._job.is_cancelled
-        self._job.cancel()
-        return self._job.is_cancelled
+        job = self._job
+        if not job.ready():
+            job.cancel()
+        if job.is_cancelled and self._is_whole():
+            self._set()
+        return job.is_cancelled
 
     def cancelled(self) -> bool:
         """Return whether the task was cancelled."""
@@ -110,6 +107,8 @@ class TaskFuture(Future[Any]):
 
     def done(self) -> bool:
         """Return whether the task has ended, or was cancelled."""
+        if self._is_whole():
+            return super().done()
         return self._job.ready()
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
@@ -119,15 +118,22 @@ class TaskFuture(Future[Any]):
 
     def __repr__(self) -> str:
         """Say how far it is, as the standard library's."""
-        if not self._is_whole():
-            state = "finished" if self.done() else "running" if self.running() else "pending"
-            if self.cancelled():
-                state = "cancelled"
-            return f"<{type(self).__name__} at {id(self):#x} state={state}>"
-        return super().__repr__()
+        if self.done():
+            return super().__repr__()
+        state = "running" if self.running() else "pending"
+        return f"<{type(self).__name__} at {id(self):#x} state={state}>"
+
+
+def _tell(future: Future[Any], job: _Job) -> None:
+    """Set a future to what has become of a job."""
+    if job.is_cancelled:
+        Future.cancel(future)
+        future.set_running_or_notify_cancel()
+    elif (error := job.error()) is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(job.get())
 
 
 # What a `Future` of the standard library has.
 _PARTS = frozenset(vars(Future()))
-
-__all__ = ["CANCELLED_AND_NOTIFIED", "FINISHED", "TaskFuture"]
