@@ -414,6 +414,7 @@ def _fixed(iterable: Iterable[object]) -> tuple[object, ...] | range:
 def _dropped(crew: Crew, workers: int) -> None:
     """End the workers of a pool that nobody has ended."""
     if crew.pid == os.getpid():
+        # Before the warning, which raises where warnings are errors.
+        crew.terminate(ValueError("WorkerPool: the pool was dropped"))
         message = f"unclosed running <freethreading.WorkerPool workers={workers}>"
         warnings.warn(message, ResourceWarning, stacklevel=2)
-        crew.terminate(ValueError("WorkerPool: the pool was dropped"))
