@@ -251,12 +251,12 @@ def _results(job: _Job, deadline: float | None) -> Iterator[Any]:
         while True:
             timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                value = job.next(timeout)
+                values = [job.next(timeout)]
             except StopIteration:
                 return
             except Late:
                 raise TimeoutError from None
-            yield value
+            yield values.pop()  # keeping nothing of it
     finally:
         job.cancel()
 
