@@ -30,11 +30,11 @@ class RemoteTraceback(Exception):  # noqa: N818 - the name that the stdlib's poo
     def __init__(self, text: str) -> None:
         """Keep `text`, a whole formatted traceback."""
         super().__init__(text)
-        self.text = text
+        self.tb = text
 
     def __str__(self) -> str:
         """Return the text, set off from the local traceback that it is printed above."""
-        return f'\n"""\n{self.text}"""'
+        return f'\n"""\n{self.tb}"""'
 
 
 class Task:
