@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from freethreading._backend import get_backend, warn_if_gil_returned
 from freethreading._native import _Engine
+from freethreading._tasks import broken_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,7 +139,7 @@ class Crew:
             now = time.monotonic()
             self._no_start_since = self._no_start_since or now
             if now - self._no_start_since > _NO_START:
-                self.engine.break_with(error)
+                self.engine.break_with(broken_by(error, "no worker can be started"))
         else:
             self._no_start_since = None
 

@@ -146,9 +146,11 @@ def unreadable(error: BaseException) -> BaseException:
     return _stand_in(_told(error, message, []))
 
 
-def broken_by(error: BaseException) -> BaseException:
-    """Return what ends everything in a pool whose initializer raised `error`."""
-    message = f"the pool's initializer failed in a worker: {error!r}"
+def broken_by(
+    error: BaseException, what: str = "the pool's initializer failed in a worker"
+) -> BaseException:
+    """Return what ends everything in a pool: `what`, by default its initializer, raised `error`."""
+    message = f"{what}: {error!r}"
     broken: BaseException
     if get_backend() == "threading":
         from concurrent.futures.thread import BrokenThreadPool  # noqa: PLC0415 - rarely needed
