@@ -57,6 +57,8 @@ class Crew:
         self._false_starts = 0
         self._no_start_since: float | None = None
         self._is_ending = False
+        # Whether it takes no more calls: by its owner's word, or because the program ends.
+        self.is_closed = False
         _end_at_exit(self)
 
     # What differs between threads and processes.
@@ -145,6 +147,7 @@ class Crew:
 
     def close(self) -> None:
         """Take no more calls; workers end when all is done."""
+        self.is_closed = True
         if self.pid == os.getpid():
             self.engine.close()
 
@@ -152,6 +155,7 @@ class Crew:
         """End all that is waited for with `error`, and the workers."""
         if self.pid != os.getpid():
             return  # a forked child has no part in its parent's pools
+        self.is_closed = True
         self.engine.terminate(error)
         self.end()
 

@@ -129,7 +129,6 @@ class WorkerPoolExecutor(Executor):
                 most_tasks=tasks_per_child,
             )
         self._engine = self._crew.engine
-        self._is_shut_down = False
         weakref.finalize(self, _dropped, self._crew).atexit = False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:  # noqa: ANN401 - the task's
@@ -203,7 +202,7 @@ class WorkerPoolExecutor(Executor):
             wait: Return only when all tasks have ended and all workers are gone.
             cancel_futures: Cancel the tasks that have not begun.
         """
-        self._is_shut_down = True
+        self._crew.is_closed = True
         if cancel_futures:
             self._engine.cancel_pending()
         if not wait:
@@ -223,7 +222,7 @@ class WorkerPoolExecutor(Executor):
 
     def _check_open(self, owner: str) -> None:
         """Raise RuntimeError if no more tasks are taken."""
-        if self._is_shut_down:
+        if self._crew.is_closed:
             message = f"{owner}: the executor is shut down; make a new one"
             raise RuntimeError(message)
 
