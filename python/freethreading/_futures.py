@@ -8,6 +8,7 @@ collector sees to it that the future is set when its job is done.
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,18 @@ if TYPE_CHECKING:
     from freethreading._crew import Crew
     from freethreading._native import _Job
 
-_making = threading.Lock()
+# Held while a future is made whole. Its holder may be interrupted by a finalizer or signal handler
+# that makes another one whole.
+_making = threading.RLock()
+
+
+def _renew_lock() -> None:
+    """Have a lock that nobody holds, in a child forked while some thread held it."""
+    global _making  # noqa: PLW0603  # as the standard library's own modules do
+    _making = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 class TaskFuture(Future[Any]):
@@ -49,13 +61,15 @@ class TaskFuture(Future[Any]):
             is_set = not self._job.watch(self._set)
             if is_set:
                 _tell(whole, self._job)
-            else:
-                self._crew.collect()
             parts = vars(whole)
-            # Last, for by it others see that the rest is there.
             condition = parts.pop("_condition")
+            if self._is_whole():
+                return  # a finalizer has made it so meanwhile
             self.__dict__.update(parts, _is_set=is_set)
+            # Last, for by it others see that the rest is there.
             self.__dict__["_condition"] = condition
+        if not is_set:
+            self._crew.collect()
 
     def _set(self) -> None:
         """Set the future, unless somebody does: its job is done."""
