@@ -1,7 +1,7 @@
-"""CPython's own tests of the synchronization primitives and the queues, to be bound to ours.
+"""CPython's own tests of the primitives, the queues and the pools, to be bound to ours.
 
-Used by `test_cpython_locks`, `test_cpython_queues` and `test_cpython_processes`. The suites are
-those of the interpreter that runs the tests, so they differ a little from version to version. The
+Used by the modules `test_cpython_*`. The suites are those of the interpreter that runs the tests,
+so they differ a little from version to version. The
 table below names every test that is left out, as `class of the suite.name of the test`, with the
 reason. A test that a class of ours overrides says in its docstring what differs.
 """
@@ -9,6 +9,7 @@ reason. A test that a class of ours overrides says in its docstring what differs
 from __future__ import annotations
 
 import multiprocessing
+import re
 import sys
 import unittest
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T", bound=type)
 
@@ -28,6 +29,14 @@ _CLOSE = (
     "there is nothing to close: ours has no pipe and no thread, and is freed with its last user"
 )
 _FEEDER = "private: a hook of the feeder thread; without one, `put` raises (test_queue.py)"
+_BUFFERSIZE = "Executor.map has a buffersize since 3.14; ours, by its documented signature, has not"
+_FORCE = "terminate_workers and kill_workers, which ProcessPoolExecutor has since 3.14, aren't ours"
+_CPUS = "None means the usable CPUs on both backends (tests/test_executor.py)"
+_SLOW = "takes 6 s; tests/test_executor.py has a shorter one"
+_CONTEXT = "private; forkserver, too, can replace workers, so it stays"
+_FEEDING_THREAD = "private: has the stdlib's second thread fail to start; ours has one in all"
+_MANAGER_THREAD = "private: delays the stdlib's manager thread and fills the pipe that wakes it"
+_LIFETIME = "WorkerPool has no maxtasksperchild; test_cpython_executors tests the executor's"
 
 # What a user can't miss.
 EXCLUDED = {
@@ -60,6 +69,31 @@ EXCLUDED = {
     "_TestQueue.test_closed_queue_empty_exceptions": _CLOSE,
     "_TestQueue.test_closed_queue_put_get_exceptions": _CLOSE,
     "_TestQueue.test_queue_feeder_on_queue_feeder_error": _FEEDER,
+    "_TestPoolWorkerLifetime.test_pool_maxtasksperchild_invalid": _LIFETIME,
+    "_TestPoolWorkerLifetime.test_pool_worker_lifetime": _LIFETIME,
+    "_TestPoolWorkerLifetime.test_pool_worker_lifetime_early_close": _LIFETIME,
+    "ExecutorTest.test_map_timeout": _SLOW,
+    "ExecutorTest.test_map_buffersize": _BUFFERSIZE,
+    "ExecutorTest.test_map_buffersize_on_empty_iterable": _BUFFERSIZE,
+    "ExecutorTest.test_map_buffersize_on_infinite_iterable": _BUFFERSIZE,
+    "ExecutorTest.test_map_buffersize_on_multiple_infinite_iterables": _BUFFERSIZE,
+    "ExecutorTest.test_map_buffersize_on_multiple_iterables": _BUFFERSIZE,
+    "ExecutorTest.test_map_buffersize_type_validation": _BUFFERSIZE,
+    "ExecutorTest.test_map_buffersize_value_validation": _BUFFERSIZE,
+    "ExecutorTest.test_map_buffersize_when_buffer_is_full": _BUFFERSIZE,
+    "ExecutorTest.test_map_buffersize_without_iterable": _BUFFERSIZE,
+    "ThreadPoolExecutorTest.test_default_workers": _CPUS,
+    "ProcessPoolExecutorTest.test_force_shutdown_during_max_tasks_worker_exit": _FORCE,
+    "ProcessPoolExecutorTest.test_force_shutdown_workers": _FORCE,
+    "ProcessPoolExecutorTest.test_force_shutdown_workers_dead_workers": _FORCE,
+    "ProcessPoolExecutorTest.test_force_shutdown_workers_invalid_op": _FORCE,
+    "ProcessPoolExecutorTest.test_force_shutdown_workers_not_started_yet": _FORCE,
+    "ProcessPoolExecutorTest.test_force_shutdown_workers_stops_pool": _FORCE,
+    "ProcessPoolExecutorTest.test_kill_workers": _FORCE,
+    "ProcessPoolExecutorTest.test_terminate_workers": _FORCE,
+    "ProcessPoolExecutorTest.test_max_tasks_per_child_defaults_to_spawn_context": _CONTEXT,
+    "ProcessPoolExecutorTest.test_python_finalization_error": _FEEDING_THREAD,
+    "ExecutorDeadlockTest.test_gh105829_should_not_deadlock_if_wakeup_pipe_full": _MANAGER_THREAD,
 }
 
 # The version whose suites have all the tests that are named above or overridden.
@@ -77,6 +111,33 @@ def suite(name: str) -> Any:  # noqa: ANN401 - a module without types
     # The import makes a lock for trial, by which multiprocessing settles on how to start processes.
     multiprocessing.set_start_method(method, force=True)
     return module
+
+
+def preload(module: str) -> None:
+    """Have the fork server import this, too, beside what it was told to import before."""
+    server: Any = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]  # noqa: SLF001
+    modules: list[str] = server._preload_modules  # noqa: SLF001
+    multiprocessing.set_forkserver_preload(list(dict.fromkeys([*modules, module])))
+
+
+def run_with_ours(monkeypatch: pytest.MonkeyPatch, module: Any) -> None:  # noqa: ANN401 - as above
+    """Have the programs that a module runs import our pools instead of the stdlib's."""
+    run: Callable[..., Any] = module.assert_python_ok
+
+    def run_ours(option: str, program: str) -> Any:  # noqa: ANN401 - what the suite expects
+        program = re.sub(
+            r"from concurrent\.futures import (\w+)",
+            r"from freethreading import WorkerPoolExecutor as \1",
+            program,
+        )
+        program = program.replace(
+            "from multiprocessing import Pool",
+            "from freethreading import WorkerPool; Pool = lambda processes: WorkerPool(processes)",
+        )
+        assert "freethreading" in program
+        return run(option, program)
+
+    monkeypatch.setattr(module, "assert_python_ok", run_ours)
 
 
 def bound(cls: T) -> T:

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import freethreading
-from cpython_suites import bound, check, suite
+from cpython_suites import bound, check, preload, suite
 from freethreading import Barrier, Condition, Event, Lock, Queue, RLock, SimpleQueue, Worker
 from support import wait_until
-from test_worker import PRELOADED, PROCESSES, SHORT, lasts_at_least, misuse
+from test_worker import PROCESSES, SHORT, lasts_at_least, misuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 suites: Any = suite("_test_multiprocessing")
 if PROCESSES:
-    multiprocessing.set_forkserver_preload([*PRELOADED, "test._test_multiprocessing"])
+    preload("test._test_multiprocessing")
 
 # As in test_multiprocessing_forkserver, but without making it the default; nor is the default used,
 # as by its first use multiprocessing settles on a start method for the whole program.
