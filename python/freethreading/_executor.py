@@ -155,6 +155,8 @@ class WorkerPoolExecutor(Executor):
         self._check_open(owner)
         check_callable(owner, "fn", fn)
         job = self._engine.call(owner, fn, args, kwargs)
+        # The future may be dropped: then nobody else lets go of what the task was given.
+        self._crew.collect()
         return TaskFuture(job, self._crew)
 
     def map(
@@ -188,8 +190,8 @@ class WorkerPoolExecutor(Executor):
         deadline = None if timeout is None else time.monotonic() + timeout
         items = tuple(zip(*iterables, strict=False))
         job = self._engine.map(owner, fn, items, size, star=True, form=_ORDERED)
+        self._crew.collect()
         if job.has_unsent():
-            self._crew.collect()
             job.urge()
         return _results(job, deadline)
 

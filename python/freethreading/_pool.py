@@ -402,6 +402,7 @@ class WorkerPool:
                 job.cancel()
                 raise
             iterator = ImapIterator(job, self._crew, feeder)
+        self._crew.collect()
         self._iterators.add(iterator)
         return iterator
 

@@ -213,27 +213,14 @@ impl Feeder {
         let py = items.py();
         let mut first = 0;
         while self.await_room(py)? {
-            let mut chunk = Vec::with_capacity(size.min(1024));
-            let mut ended = Ok(false);
-            while chunk.len() < size {
-                match items.clone().next() {
-                    Some(Ok(item)) => chunk.push(item),
-                    Some(Err(error)) => {
-                        ended = Err(error);
-                        break;
-                    }
-                    None => {
-                        ended = Ok(true);
-                        break;
-                    }
-                }
-            }
+            // Of a chunk in which the iterator raises nothing is sent, as by the stdlib's pools.
+            let chunk: Vec<_> = items.clone().take(size).collect::<PyResult<_>>()?;
             let count = chunk.len();
-            self.engine
-                .feed_items(&self.job, chunk, first, size == 1, py)?;
-            if ended? {
+            if count == 0 {
                 break;
             }
+            self.engine
+                .feed_items(&self.job, chunk, first, size == 1, py)?;
             first += count;
         }
         Ok(())
