@@ -99,7 +99,7 @@ class Crew:
 
     def collect(self) -> None:
         """Have a collector from now on."""
-        if self._collector is None:
+        if self._collector is None and self.pid == os.getpid():
             with self._lock:
                 if self._collector is None:
                     collector = threading.Thread(
@@ -121,11 +121,13 @@ class Crew:
         with self._lock:
             workers = list(self._workers.items())
         for link, worker in workers:
-            if worker is not None and not worker.is_alive():
+            # A signal handler or finalizer of this thread may have come here in the meantime.
+            if worker is not None and link in self._workers and not worker.is_alive():
                 self._bury(link, worker)
                 with self._lock:
-                    del self._workers[link]
-                self.engine.left()
+                    is_first = self._workers.pop(link, None) is not None
+                if is_first:
+                    self.engine.left()
         if self._is_ending:
             return
         if self.engine.broken() is not None:
@@ -178,9 +180,10 @@ class Crew:
         if self.engine.has_this_thread():
             message = f"{owner}: a task can't wait for the end of the pool that runs it"
             raise RuntimeError(message)
-        if not self._is_ending:
-            self.engine.wait_idle()
         while True:
+            # Again and again: a call that was under way when the pool was closed sends later.
+            if not self._is_ending:
+                self.engine.wait_idle()
             self.engine.stop_if_done()
             with self._care:
                 with self._lock:
@@ -267,6 +270,7 @@ class ProcessCrew(Crew):
         if self._is_pool:
             process.name = process.name.replace("Process", "PoolWorker")
         process.start()
+        _guard(process._popen)  # noqa: SLF001  # of every process
         return process
 
     def _bury(self, link: _Link, worker: Any) -> None:  # noqa: ANN401  # a process
@@ -281,7 +285,7 @@ class ProcessCrew(Crew):
         worker.close()
         if link.is_ready():
             self._false_starts = 0
-        elif code != 0 and not is_lost and not self._is_ending:
+        elif not is_lost and not self._is_ending and self.engine.broken() is None:
             self._false_starts += 1
             if self._false_starts >= _FALSE_STARTS:
                 self.engine.break_with(_died(code, pid, None))
@@ -302,6 +306,24 @@ class ProcessCrew(Crew):
                 process.join()
 
 
+def _guard(popen: Any) -> None:  # noqa: ANN401  # any of multiprocessing's Popen classes
+    """Let one thread at a time ask whether a process has ended: its status can be read once.
+
+    multiprocessing asks for all children whenever one is started, in whatever thread that is.
+    """
+    poll, lock = popen.poll, threading.RLock()
+
+    def guarded(flag: int = os.WNOHANG) -> int | None:
+        if flag != os.WNOHANG:
+            from multiprocessing.connection import wait  # noqa: PLC0415  # not for threads
+
+            wait([popen.sentinel])
+        with lock:
+            return poll(flag)  # type: ignore[no-any-return]
+
+    popen.poll = guarded
+
+
 def _died(code: int | None, pid: int | None, name: str | None) -> BaseException:
     from freethreading._died import WorkerDiedError  # noqa: PLC0415  # rarely needed
 
@@ -311,8 +333,15 @@ def _died(code: int | None, pid: int | None, name: str | None) -> BaseException:
 def _collect(crew: Crew) -> None:
     """Be the collector of a crew, until all is over."""
     engine = crew.engine
-    while engine.collect(_BUSY if engine.is_busy() else _IDLE):
-        crew.look()
+    while True:
+        try:
+            if not engine.collect(_BUSY if engine.is_busy() else _IDLE):
+                return
+            crew.look()
+        except BaseException as error:  # noqa: BLE001  # an item's pickling, or lack of memory
+            details = type(error), error, error.__traceback__, threading.current_thread()
+            threading.excepthook(threading.ExceptHookArgs(details))
+            time.sleep(_BUSY)
 
 
 def worker(link: _Link, initializer: Task | None) -> None:

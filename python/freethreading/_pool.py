@@ -170,7 +170,7 @@ class WorkerPool:
         check_callbacks(owner, callback, error_callback)
         job = self._apply(owner, func, args, kwds)
         self._crew.collect()
-        return AsyncResult(job, callback, error_callback)
+        return AsyncResult(job, callback, error_callback, self)
 
     def map(
         self, func: Callable[[S], T], iterable: Iterable[S], chunksize: int | None = None
@@ -251,7 +251,8 @@ class WorkerPool:
 
         As `multiprocessing.pool.Pool.imap`, but at most 16 chunks for each worker are taken from
         `iterable` ahead of the result that is asked for, so that it may be endless. `join` takes
-        all that is left.
+        all that is left. An iterator that is dropped takes no more items, and what no worker has
+        begun isn't done.
 
         Args:
             func: A function that can be pickled.
@@ -367,7 +368,7 @@ class WorkerPool:
         self._crew.collect()
         if job.has_unsent():
             job.urge()
-        return AsyncResult(job, callback, error_callback)
+        return AsyncResult(job, callback, error_callback, self)
 
     def _imap(
         self, owner: str, func: Callable[[S], T], iterable: Iterable[S], chunksize: int, form: int
@@ -389,7 +390,7 @@ class WorkerPool:
                 is_lazy=True,
                 ahead=ahead,
             )
-            iterator = ImapIterator(job, self._crew)
+            iterator = ImapIterator(job, self)
         else:
             items = iter(iterable)
             job = self._engine.stream(owner, func, form, ahead)
@@ -401,7 +402,7 @@ class WorkerPool:
             except BaseException:
                 job.cancel()
                 raise
-            iterator = ImapIterator(job, self._crew, feeder)
+            iterator = ImapIterator(job, self, feeder)
         self._crew.collect()
         self._iterators.add(iterator)
         return iterator

@@ -6,6 +6,8 @@ import threading
 from multiprocessing import TimeoutError as PoolTimeoutError
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from freethreading._native import Event
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
@@ -40,14 +42,17 @@ class AsyncResult(Generic[T]):
         job: _Job,
         callback: Callable[[T], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
+        keeper: object = None,
     ) -> None:
-        """Stand for a job; callbacks are called before it counts as ended."""
+        """Stand for a job; callbacks are called before it counts as ended. Keep `keeper` alive."""
         self._job = job
-        self._called: threading.Event | None = None
+        self._keeper = keeper
+        self._called: Event | None = None
         self._callback = callback
         self._error_callback = error_callback
         if callback is not None or error_callback is not None:
-            self._called = threading.Event()
+            # Ours: in the stdlib's, a Ctrl-C may leave a lock that the collector needs.
+            self._called = Event()
             if not job.watch(self._call_back):
                 self._call_back()
 
@@ -70,6 +75,7 @@ class AsyncResult(Generic[T]):
             message = f"AsyncResult.get: no result within {timeout} s"
             raise PoolTimeoutError(message)
         if self._called is not None:
+            self._job.wait(None)
             self._called.wait()
         return self._job.get()  # type: ignore[no-any-return]  # what the function returned
 
@@ -79,6 +85,7 @@ class AsyncResult(Generic[T]):
 
     def _wait(self, timeout: float | None) -> bool:
         if self._called is not None:
+            self._job.check_process()
             return self._called.wait(timeout)
         return self._job.wait(timeout)
 

@@ -108,7 +108,10 @@ def described(error: BaseException, value: object) -> tuple[bytes, Failure]:
             f"{_message(error)}; let the task return plain data"
         )
         return b"", _told(error, message, [])
-    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
+    try:
+        notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
+    except Exception:  # noqa: BLE001 - a property of the user's, or no list
+        notes = []
     failure = _told(error, _message(error), notes)
     try:
         return pack((error, error.args)), failure
@@ -135,6 +138,8 @@ def opened(described: tuple[bytes, Failure]) -> BaseException:
             for note in failure[3]:
                 error.add_note(note)
         error.__cause__ = RemoteTraceback(failure[2])
+    except KeyboardInterrupt:
+        raise
     except BaseException:  # noqa: BLE001 - the stand-in tells more than this would
         return _stand_in(failure)
     return error if isinstance(error, BaseException) else _stand_in(failure)

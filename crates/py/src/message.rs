@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use freethreading_core::queue;
 use freethreading_core::storage::{Blob, Storage};
 use pyo3::buffer::PyUntypedBuffer;
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -314,11 +314,29 @@ impl Incoming {
             Self::Text(_) => received.to_text(py),
             Self::Bytes(_) => received.to_bytes(py),
             Self::Bytearray(_) => received.to_bytearray(py),
-            _ => {
-                let (pickle, views) = received.to_pickle(py)?;
-                let keywords = [(intern!(py, "buffers"), views)].into_py_dict(py)?;
-                LOADS.get(py)?.call((pickle,), Some(&keywords))
+            _ => unpickled(py, &received),
+        }
+    }
+
+    /// As [`Incoming::into_object`]; a Ctrl-C in the middle of unpickling goes to `interrupt`, and
+    /// it begins again.
+    pub(crate) fn into_object_in_spite<'py>(
+        self,
+        py: Python<'py>,
+        storage: Storage,
+        blob: Option<Blob>,
+        interrupt: &mut Option<PyErr>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match (self, blob) {
+            (Self::Pickle(pickled), None) => {
+                let pickled = PyBytes::new(py, &pickled);
+                in_spite(py, interrupt, || LOADS.get(py)?.call1((&pickled,)))
             }
+            (Self::Pickle(head), Some(blob)) => {
+                let received = Received::new(&head, blob).ok_or_else(malformed)?;
+                in_spite(py, interrupt, || unpickled(py, &received))
+            }
+            (other, blob) => other.into_object(py, storage, blob),
         }
     }
 
@@ -351,6 +369,28 @@ impl Incoming {
             Self::Reference(_) | Self::Bytearray(_) | Self::Malformed => return Err(malformed()),
         })
     }
+}
+
+/// Does something for somebody else, in the main thread perhaps: a Ctrl-C in the middle of it is
+/// the caller's, goes to `interrupt`, and it is done again.
+pub(crate) fn in_spite<R>(
+    py: Python<'_>,
+    interrupt: &mut Option<PyErr>,
+    action: impl Fn() -> PyResult<R>,
+) -> PyResult<R> {
+    match action() {
+        Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => {
+            *interrupt = Some(error);
+            action()
+        }
+        result => result,
+    }
+}
+
+fn unpickled<'py>(py: Python<'py>, received: &Received) -> PyResult<Bound<'py, PyAny>> {
+    let (pickle, views) = received.to_pickle(py)?;
+    let keywords = [(intern!(py, "buffers"), views)].into_py_dict(py)?;
+    LOADS.get(py)?.call((pickle,), Some(&keywords))
 }
 
 fn malformed() -> PyErr {

@@ -18,7 +18,7 @@ use super::engine::Engine;
 use super::job::{Job, Outcome, Source, Use};
 use super::wire::Kind;
 use crate::large::Large;
-use crate::message::Outgoing;
+use crate::message::{Outgoing, in_spite};
 use crate::picklable::{check_picklable, is_known};
 use crate::wait::wait;
 
@@ -95,23 +95,17 @@ impl Engine {
                     .and_then(|last| Ok((last, items.get_item(end)?)));
                 neighbours.is_ok_and(|(last, next)| have_in_common(&last, &next))
             };
+            let storage = self.tasks.storage();
+            let large = |py: Python<'_>, tag, pickle: &[u8], buffers| {
+                let again = comes_again();
+                job.common.encode(py, storage, tag, pickle, buffers, again)
+            };
+            // A Ctrl-C in the middle of it is not the item's fault.
+            let mut interrupt = None;
             let payload = payload.and_then(|payload| {
-                self.encode(
-                    job,
-                    payload,
-                    start,
-                    is_single,
-                    |py, tag, pickle, buffers| {
-                        job.common.encode(
-                            py,
-                            self.tasks.storage(),
-                            tag,
-                            pickle,
-                            buffers,
-                            comes_again(),
-                        )
-                    },
-                )
+                in_spite(py, &mut interrupt, || {
+                    self.encode(job, payload.clone(), start, is_single, large)
+                })
             });
             drop(items);
             let sent = self.send(py, job, index, kind, payload);
@@ -120,7 +114,7 @@ impl Engine {
                 self.holds.fetch_sub(1, Ordering::SeqCst);
                 self.stop_if_done(py);
             }
-            sent?;
+            interrupt.map_or(sent, Err)?;
         }
     }
 

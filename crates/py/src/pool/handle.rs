@@ -84,8 +84,8 @@ impl EngineHandle {
         let engine = &this.get().engine;
         let window = match (is_lazy, size) {
             (true, _) => ahead,
-            (false, Some(_)) => WINDOW * engine.most_workers,
-            (false, None) => LARGE_WINDOW * engine.most_workers,
+            (false, Some(_)) => WINDOW.saturating_mul(engine.most_workers),
+            (false, None) => LARGE_WINDOW.saturating_mul(engine.most_workers),
         };
         let count = items.len()?;
         let state = if count == 0 {
@@ -468,8 +468,17 @@ impl JobHandle {
     }
 
     /// Have `watcher()` called by the collector when the job is done; false if it is.
-    fn watch(&self, watcher: Py<PyAny>) -> bool {
-        self.engine().watch(&self.job, watcher)
+    fn watch(&self, watcher: Py<PyAny>) -> PyResult<bool> {
+        self.check_process()?;
+        Ok(self.engine().watch(&self.job, watcher))
+    }
+
+    /// Raise in a forked child of the process whose job it is, unless it is done.
+    fn check_process(&self) -> PyResult<()> {
+        if self.job.is_ready() {
+            return Ok(());
+        }
+        self.engine().check_process(&self.job.owner)
     }
 
     /// Let the job go on though nobody waits for it.
@@ -514,9 +523,16 @@ impl JobHandle {
 
 impl Drop for JobHandle {
     fn drop(&mut self) {
-        // Nobody can ask for what is left of a stream.
-        if !self.job.form.is_whole() && !self.engine().is_foreign() && self.job.holds() {
-            let _ = Python::try_attach(|py| self.engine().cancel(py, &self.job));
+        // What is sent only as somebody asks for it isn't sent any more.
+        if !self.job.form.is_whole() && !self.engine().is_foreign() && self.job.is_lazy() {
+            let _ = Python::try_attach(|py| {
+                // An exception may be on its way, for which this is unwinding.
+                let raised = PyErr::take(py);
+                self.engine().cancel(py, &self.job);
+                if let Some(raised) = raised {
+                    raised.restore(py);
+                }
+            });
         }
     }
 }

@@ -153,7 +153,7 @@ pub(super) struct State {
     is_assembled: bool,
     result: Option<Outcome>,
     /// The values of a task that was taken, and the position of the next one.
-    values: Option<(Py<PyList>, usize)>,
+    values: VecDeque<(Py<PyList>, usize)>,
     /// Called once all is done.
     pub(super) watcher: Option<Py<PyAny>>,
     pub(super) is_urgent: bool,
@@ -312,18 +312,18 @@ impl Job {
 
     /// Whether there are values left of an outcome that was taken.
     pub(super) fn has_value(&self) -> bool {
-        self.lock().values.is_some()
+        !self.lock().values.is_empty()
     }
 
     /// The next of the values that came with an outcome that was taken.
     pub(super) fn next_value<'py>(&self, py: Python<'py>) -> Option<PyResult<Bound<'py, PyAny>>> {
         let mut state = self.lock();
-        let (values, next) = state.values.as_mut()?;
+        let (values, next) = state.values.front_mut()?;
         let values = values.bind(py).clone();
         let at = *next;
         *next += 1;
         let finished = if *next >= values.len() {
-            state.values.take()
+            state.values.pop_front()
         } else {
             None
         };
@@ -335,8 +335,8 @@ impl Job {
 
     /// Keeps the values of an outcome that was taken.
     pub(super) fn keep_values(&self, values: Py<PyList>) {
-        let before = self.lock().values.replace((values, 0));
-        drop(before);
+        // Another thread's may be there.
+        self.lock().values.push_back((values, 0));
     }
 
     /// Whether this is the one that assembles the result of a whole job.
@@ -419,6 +419,12 @@ impl Job {
         state.is_open || state.source.is_some()
     }
 
+    /// Whether items are sent only as outcomes are asked for.
+    pub(super) fn is_lazy(&self) -> bool {
+        let state = self.lock();
+        state.is_open || state.source.as_ref().is_some_and(|source| source.is_lazy)
+    }
+
     /// Notes how long a task with so many items took.
     pub(super) fn note_time(&self, nanoseconds: u32, items: usize) {
         if items > 0 && nanoseconds > 0 {
@@ -449,7 +455,7 @@ impl Job {
         for outcome in state.ready.iter().chain(&state.result) {
             visit.call(outcome.object())?;
         }
-        if let Some((values, _)) = &state.values {
+        for (values, _) in &state.values {
             visit.call(values)?;
         }
         if let Some(watcher) = &state.watcher {
