@@ -84,20 +84,23 @@ class TaskFuture(Future[Any]):
 
     def result(self, timeout: float | None = None) -> Any:  # noqa: ANN401  # the task's
         """Return the task's value or raise its exception; see `Future.result`."""
-        if self._is_whole():
-            return super().result(timeout)
         job = self._job
-        if timeout is not None and not job.wait(timeout):
+        # In any case this thread waits for the job itself: it may be the collector, in a callback.
+        if not job.wait(timeout):
             raise TimeoutError
+        if self._is_whole():
+            self._set()
+            return super().result()
         return job.get()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the task's exception, if it raised one; see `Future.exception`."""
-        if self._is_whole():
-            return super().exception(timeout)
         job = self._job
         if not job.wait(timeout):
             raise TimeoutError
+        if self._is_whole():
+            self._set()
+            return super().exception()
         if job.is_cancelled:
             raise CancelledError
         return job.error()
