@@ -9,6 +9,7 @@ import ctypes
 import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from freethreading import current_worker, get_ident
@@ -16,7 +17,7 @@ from freethreading import current_worker, get_ident
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from freethreading import Barrier, Event, Lock, Queue
+    from freethreading import Barrier, Event, Lock, Queue, SimpleQueue
 
 # Set by initializers: what a worker keeps for its tasks, per thread, as processes keep it.
 kept = threading.local()
@@ -343,3 +344,144 @@ def full_of(number: float) -> Any:  # noqa: ANN401 - an array
     import numpy as np  # noqa: PLC0415 - for few tests
 
     return np.full(1 << 17, float(number))
+
+
+# --- the tasks of the model (`test_pool_model`) and of the soak (`test_pool_soak`) -----------
+
+# An argument and a result that are too large to travel within a message.
+LARGE = 100_000
+
+
+def act(number: int, action: str, load: object = None) -> Any:  # noqa: ANN401 - by the action
+    """Leave a trace, then do what the action says; `keep` was given the traces and the gate."""
+    traces: SimpleQueue[int] = kept.values[0]
+    traces.put(number)
+    return ACTIONS[action](number, load)
+
+
+def act_on(item: tuple[int, str, object]) -> Any:  # noqa: ANN401 - as above
+    return act(*item)
+
+
+def _return(number: int, _: object) -> tuple[str, int]:
+    return "done", number
+
+
+def _dawdle(number: int, _: object) -> tuple[str, int]:
+    time.sleep(number % 4 / 1000)
+    return "done", number
+
+
+def _wait(number: int, _: object) -> tuple[str, int]:
+    gate: Event = kept.values[1]
+    assert gate.wait(60)
+    return "done", number
+
+
+def _return_large(number: int, _: object) -> bytes:
+    return number.to_bytes(4) * (LARGE // 4)
+
+
+def _take_large(number: int, load: object) -> tuple[int, bool]:
+    return number, load == _return_large(number, None)
+
+
+def _raise(number: int, _: object) -> NoReturn:
+    raise PlainError(number)
+
+
+def _exit(number: int, _: object) -> NoReturn:
+    raise SystemExit(number)
+
+
+def _raise_base(number: int, _: object) -> NoReturn:
+    raise OwnBaseError(number)
+
+
+def _raise_unpicklable(number: int, _: object) -> NoReturn:
+    error = PlainError(number)
+    error.lock = threading.Lock()  # type: ignore[attr-defined]
+    raise error
+
+
+def _raise_unloadable(number: int, _: object) -> NoReturn:
+    raise TwoArgumentsError(str(number), "the seam")
+
+
+def _return_unpicklable(_number: int, _: object) -> Callable[[], None]:
+    return return_lambda()
+
+
+def _return_unloadable(_number: int, _: object) -> Unloadable:
+    return Unloadable()
+
+
+def _die(die: Callable[[], None]) -> Callable[[int, object], object]:
+    return lambda _number, _load: die()
+
+
+ACTIONS: dict[str, Callable[[int, Any], object]] = {
+    "return": _return,
+    "dawdle": _dawdle,
+    "wait": _wait,
+    "return large": _return_large,
+    "take large": _take_large,
+    "raise": _raise,
+    "exit": _exit,
+    "raise base": _raise_base,
+    "raise unpicklable": _raise_unpicklable,
+    "raise unloadable": _raise_unloadable,
+    "return unpicklable": _return_unpicklable,
+    "return unloadable": _return_unloadable,
+    # What goes wrong before the task is run.
+    "take unpicklable": _return,
+    "take unloadable": _return,
+    # What ends a worker process.
+    "kill oneself": _die(kill_oneself),
+    "exit at once": _die(exit_at_once),
+    "crash": _die(crash),
+}
+
+
+def carry(number: int) -> Any:  # noqa: ANN401 - of several types
+    """Return what an item of the soak gives: mostly a little, now and then a lot."""
+    if number % 512 == 511:
+        return number, _return_large(number, None)
+    if number % 8 == 7:
+        return {"number": number, "text": "x" * (number % 300), "nested": [(number, None)]}
+    return number
+
+
+def carry_or_raise(number: int) -> Any:  # noqa: ANN401 - as above
+    if number % 64 == 63:
+        raise PlainError(number)
+    return carry(number)
+
+
+# --- the tasks of real clients (`test_pool_clients`) -----------------------------------------
+
+
+def doubled(array: Any) -> Any:  # noqa: ANN401 - an array
+    """Return an array that is twice another one, which stays as it is."""
+    return array * 2
+
+
+def fail_for(number: int, culprit: int) -> int:
+    if number == culprit:
+        raise PlainError(number)
+    return number
+
+
+def die_for(number: int, culprit: int) -> int:
+    if number == culprit:
+        kill_oneself()
+    return number
+
+
+def nested(count: int) -> list[int]:
+    """Use joblib within a task of it, with what its backend says is for that."""
+    # (Not by all who import this module: it takes a worker long.)
+    import joblib  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    jobs = (joblib.delayed(square)(number) for number in range(count))
+    return list(joblib.Parallel(n_jobs=2)(jobs))

@@ -5,9 +5,10 @@ The native module comes here when its own checks don't know an object.
 
 from __future__ import annotations
 
+import copyreg
 import pickle
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pickle import PickleBuffer
@@ -20,6 +21,29 @@ class _Nowhere:
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         return len(data)
+
+
+_table: dict[Any, Any] | None = None
+_made_of = -1, -1
+
+
+def dispatch_table() -> dict[Any, Any] | None:
+    """Return how multiprocessing pickles classes, beside what all picklers know, once it is loaded.
+
+    Some can be pickled without that, such as connections, and would name another descriptor in the
+    process that they get to. The two parts never get smaller.
+    """
+    global _table, _made_of  # noqa: PLW0603  # a cache
+    reduction = sys.modules.get("multiprocessing.reduction")
+    pickler = getattr(reduction, "ForkingPickler", None)
+    if pickler is None:  # not loaded, or in the middle of it
+        return None
+    extra = pickler._extra_reducers  # noqa: SLF001  # what `register` adds to
+    sizes = len(copyreg.dispatch_table), len(extra)
+    if sizes != _made_of:
+        _table = {**copyreg.dispatch_table, **extra}
+        _made_of = sizes
+    return _table
 
 
 class NoProcess:

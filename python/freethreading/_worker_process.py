@@ -146,7 +146,10 @@ class Worker(_Process):
         """
         if multiprocessing.current_process() is not self:
             self._check_made_here("asked whether it is alive")
-        return super().is_alive()
+        is_alive: bool = super().is_alive()
+        if not is_alive and self._is_started():
+            self._give_up_place()
+        return is_alive
 
     @property
     def daemon(self) -> bool:

@@ -218,17 +218,21 @@ impl Queue {
         self.capacity.load(Ordering::Relaxed)
     }
 
-    /// How many messages are in the queue.
+    /// How many messages are in the queue: as many as there were at one moment of the call.
     #[must_use]
     #[inline]
     pub fn len(&self) -> u32 {
-        // In this order: messages can only be taken after they were put, so the difference
-        // can't be negative.
-        let taken = self.consumers.count.load(Ordering::Acquire);
-        self.producers
-            .count
-            .load(Ordering::Acquire)
-            .wrapping_sub(taken)
+        let mut taken = self.consumers.count.load(Ordering::Acquire);
+        loop {
+            let put = self.producers.count.load(Ordering::Acquire);
+            // Acquire, as all three: they are read in this order. If nothing was taken meanwhile,
+            // both numbers were true when the second one was read.
+            let again = self.consumers.count.load(Ordering::Acquire);
+            if again == taken {
+                return put.wrapping_sub(taken);
+            }
+            taken = again;
+        }
     }
 
     /// Whether there is none.

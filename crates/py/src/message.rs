@@ -9,7 +9,7 @@
     reason = "a reference lies in a private queue as its address"
 )]
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use std::sync::{Mutex, PoisonError};
 
 use freethreading_core::queue;
@@ -28,6 +28,9 @@ use crate::large::{LARGE, Large, Received};
 pub(crate) mod quick;
 
 static DUMPS: Imported = Imported::new("pickle", "dumps");
+static DISPATCH_TABLE: Imported = Imported::new("freethreading._picklable", "dispatch_table");
+static PICKLER: Imported = Imported::new("pickle", "Pickler");
+static BYTES_IO: Imported = Imported::new("io", "BytesIO");
 static LOADS: Imported = Imported::new("pickle", "loads");
 
 /// Imports what messages need, when a queue is made. A thread that imports it when it first
@@ -35,8 +38,9 @@ static LOADS: Imported = Imported::new("pickle", "loads");
 /// ever for that import.
 pub(crate) fn prepare(py: Python<'_>, storage: Storage) -> PyResult<()> {
     if storage.family().is_some() {
-        DUMPS.get(py)?;
-        LOADS.get(py)?;
+        for it in [&DUMPS, &LOADS, &DISPATCH_TABLE, &PICKLER, &BYTES_IO] {
+            it.get(py)?;
+        }
     }
     Ok(())
 }
@@ -231,8 +235,8 @@ impl Collector {
     }
 }
 
-/// Tries `pickle` first: it is fast. What only multiprocessing knows how to pickle
-/// (connections, sockets) is left to its pickler.
+/// Tries `pickle` first: it is fast. What pickle can't pickle is left to multiprocessing's pickler;
+/// what it can, but wrongly for another process (connections), is in the dispatch table.
 fn pickle<'py>(
     py: Python<'py>,
     item: &Bound<'py, PyAny>,
@@ -242,7 +246,18 @@ fn pickle<'py>(
     const PROTOCOL: u32 = 5;
     let collector = Bound::new(py, Collector(Mutex::default()))?;
     let keywords = [(intern!(py, "buffer_callback"), &collector)].into_py_dict(py)?;
-    let pickled = match DUMPS.get(py)?.call((item, PROTOCOL), Some(&keywords)) {
+    let dump = || -> PyResult<Bound<'py, PyAny>> {
+        let table = DISPATCH_TABLE.get(py)?.call0()?;
+        if table.is_none() {
+            return DUMPS.get(py)?.call((item, PROTOCOL), Some(&keywords));
+        }
+        let file = BYTES_IO.get(py)?.call0()?;
+        let pickler = PICKLER.get(py)?.call((&file, PROTOCOL), Some(&keywords))?;
+        pickler.setattr(intern!(py, "dispatch_table"), table)?;
+        pickler.call_method1(intern!(py, "dump"), (item,))?;
+        file.call_method0(intern!(py, "getvalue"))
+    };
+    let pickled = match dump() {
         Ok(pickled) => pickled,
         Err(error) => {
             // What was collected belongs to the pickle that failed.
@@ -329,7 +344,7 @@ impl Incoming {
     ) -> PyResult<Bound<'py, PyAny>> {
         match (self, blob) {
             (Self::Pickle(pickled), None) => {
-                let pickled = PyBytes::new(py, &pickled);
+                let pickled = copied(py, &pickled)?;
                 in_spite(py, interrupt, || LOADS.get(py)?.call1((&pickled,)))
             }
             (Self::Pickle(head), Some(blob)) => {
@@ -355,14 +370,11 @@ impl Incoming {
             Self::Bool(value) => PyBool::new(py, value).to_owned().into_any(),
             Self::Int(value) => value.into_pyobject(py)?.into_any(),
             Self::Float(value) => PyFloat::new(py, value).into_any(),
-            Self::Text(text) => {
-                let text = core::str::from_utf8(&text).map_err(|_| malformed())?;
-                PyString::new(py, text).into_any()
-            }
-            Self::Bytes(bytes) => PyBytes::new(py, &bytes).into_any(),
+            Self::Text(text) => PyString::from_bytes(py, &text)?.into_any(),
+            Self::Bytes(bytes) => copied(py, &bytes)?.into_any(),
             Self::Container(encoded) => encoding::decode(py, &encoded)?.ok_or_else(malformed)?,
             Self::Pickle(pickled) => {
-                let pickled = PyBytes::new(py, &pickled);
+                let pickled = copied(py, &pickled)?;
                 LOADS.get(py)?.call1((pickled,))?
             }
             Self::Reference(address) if storage.family().is_none() => own(py, address),
@@ -391,6 +403,14 @@ fn unpickled<'py>(py: Python<'py>, received: &Received) -> PyResult<Bound<'py, P
     let (pickle, views) = received.to_pickle(py)?;
     let keywords = [(intern!(py, "buffers"), views)].into_py_dict(py)?;
     LOADS.get(py)?.call((pickle,), Some(&keywords))
+}
+
+/// A bytes object. (PyO3's `new` panics where this raises MemoryError.)
+fn copied<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    PyBytes::new_with(py, bytes.len(), |target| {
+        target.copy_from_slice(bytes);
+        Ok(())
+    })
 }
 
 fn malformed() -> PyErr {
@@ -438,6 +458,8 @@ pub(crate) fn visit_reference(tag: u32, message: &[u8], visit: impl FnOnce(&Py<P
 thread_local! {
     /// References of queues that are being freed, dropped when no queue is locked any more.
     static DROPPED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    /// Whether that is being done.
+    static IS_DROPPING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Tells the core what becomes of messages in queues that are freed.
@@ -449,9 +471,20 @@ pub(crate) fn initialize() {
     });
 }
 
-/// Drops the references that freed queues have left behind in this thread.
+/// Drops the references that freed queues have left behind in this thread. Those may be queues
+/// again, of which nothing is dropped in here: else a long chain of them would fill the stack.
 pub(crate) fn drop_disposed(py: Python<'_>) {
-    for address in DROPPED.take() {
-        drop(own(py, address));
+    if IS_DROPPING.replace(true) {
+        return;
     }
+    loop {
+        let dropped = DROPPED.take();
+        if dropped.is_empty() {
+            break;
+        }
+        for address in dropped {
+            drop(own(py, address));
+        }
+    }
+    IS_DROPPING.set(false);
 }

@@ -11,7 +11,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::arguments::{Seconds, Truth, Whole, deadline};
 use crate::derived;
-use crate::errors::{EMPTY, Exception, FULL, NEGATIVE_TIMEOUT};
+use crate::errors::{EMPTY, Exception, FULL, NEGATIVE_TIMEOUT, out_of_memory};
 use crate::message::quick::{self, Look};
 use crate::message::{self, Incoming, Outgoing};
 use crate::object;
@@ -28,7 +28,7 @@ impl Items {
     pub(crate) fn make(py: Python<'_>, class: &'static str, capacity: u32) -> PyResult<Self> {
         let object = object::make(class, |it: &core_queue::Queue| it.initialize(capacity))?;
         message::prepare(py, object.storage())?;
-        let object = Channel(object);
+        let object = Channel::new(object);
         Ok(Self { object })
     }
 
@@ -64,13 +64,25 @@ impl Items {
         patience: Patience,
     ) -> PyResult<Many> {
         let storage = self.object.storage();
-        let outgoing = items
-            .try_iter()?
-            .map(|item| Outgoing::new(storage, item?))
-            .collect::<PyResult<Vec<_>>>()?;
+        let mut outgoing = Vec::new();
+        for item in items.try_iter()? {
+            let item = Outgoing::new(storage, item?)?;
+            let room = outgoing.try_reserve(1);
+            room.map_err(|_| out_of_memory("so many items; the queue is as it was"))?;
+            outgoing.push(item);
+            // (The iterator has let signal handlers run, if it is one of Python code.)
+            if outgoing.len() % SOME == 0 {
+                let_others_run(py)?;
+            }
+        }
         let all = outgoing.len();
         for (done, outgoing) in outgoing.into_iter().enumerate() {
-            match self.put_outgoing(py, outgoing, patience) {
+            let interrupted = if done % SOME == SOME - 1 {
+                let_others_run(py)
+            } else {
+                Ok(())
+            };
+            match interrupted.and_then(|()| self.put_outgoing(py, outgoing, patience)) {
                 Ok(true) => {}
                 Ok(false) => return Ok(Many { done, all }),
                 Err(error) => {
@@ -86,7 +98,7 @@ impl Items {
         Ok(Many { done: all, all })
     }
 
-    /// Takes up to `most` items: waits for the first, and takes what else there is; `None` if
+    /// Takes up to `most` items: waits for the first, and takes what else there is then; `None` if
     /// there is none in time.
     pub(crate) fn get_many<'py>(
         &self,
@@ -95,10 +107,22 @@ impl Items {
         patience: Patience,
     ) -> PyResult<Option<Bound<'py, PyList>>> {
         let items = PyList::empty(py);
-        let mut patience = patience;
+        let (mut patience, mut most) = (patience, most);
         while items.len() < most {
-            match self.get(py, patience) {
-                Ok(Some(item)) => items.append(item)?,
+            let interrupted = if items.len() % SOME == SOME - 1 {
+                let_others_run(py)
+            } else {
+                Ok(())
+            };
+            match interrupted.and_then(|()| self.get(py, patience)) {
+                Ok(Some(item)) => {
+                    items.append(item)?;
+                    if items.len() == 1 {
+                        // Not what producers put meanwhile, who may go on for ever.
+                        let there = self.object.len() as usize;
+                        most = most.min(there.saturating_add(1));
+                    }
+                }
                 Ok(None) => break,
                 Err(error) => {
                     // What was taken before mustn't be lost with it.
@@ -137,6 +161,15 @@ impl Items {
     pub(crate) fn clear(&self, py: Python<'_>) {
         self.object.clear(py);
     }
+}
+
+/// So many items are put or taken before others may run and signals are looked for.
+const SOME: usize = 1024;
+
+/// Lets signal handlers run, and other threads that wait for the interpreter.
+fn let_others_run(py: Python<'_>) -> PyResult<()> {
+    py.detach(std::thread::yield_now);
+    py.check_signals()
 }
 
 /// How many of the items of a `put_many` were put.

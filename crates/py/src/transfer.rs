@@ -22,17 +22,21 @@ use crate::wait::wait;
 type Taken<R> = (R, Option<Blob>);
 
 /// A queue of messages; the references in it are dropped with it.
-pub(crate) struct Channel(pub(crate) Object<Queue>);
+pub(crate) struct Channel(Option<Object<Queue>>);
 
 impl Deref for Channel {
     type Target = Object<Queue>;
 
     fn deref(&self) -> &Object<Queue> {
-        &self.0
+        self.0.as_ref().expect("it is there until it is dropped")
     }
 }
 
 impl Channel {
+    pub(crate) fn new(queue: Object<Queue>) -> Self {
+        Self(Some(queue))
+    }
+
     /// Shows a garbage collector what is in the queue.
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         // Who else holds the queue keeps its items alive, too; then they aren't ours to show.
@@ -64,10 +68,10 @@ impl Channel {
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        // The object is freed after this, with what is left in it; its references are dropped
-        // when the next queue of this thread is freed or made, or here.
+        let queue = self.0.take();
         let _ = Python::try_attach(|py| {
-            self.clear(py);
+            // If it is freed by that, its references are on the list of this thread then.
+            drop(queue);
             drop_disposed(py);
         });
     }

@@ -36,6 +36,11 @@ impl Family {
 
     /// A new blob, its content undefined, with one local reference.
     pub(crate) fn allocate_blob(&self, bytes: usize) -> Result<Run, OutOfMemory> {
+        let cells = cells_for(PAYLOAD, bytes)?;
+        if self.locked(|| self.find_cells(cells).is_none()) {
+            // The dead may have the room, and who would find that out may not be there.
+            self.reap_dead();
+        }
         self.allocate_held(Kind::Blob, bytes, |_| {})
     }
 

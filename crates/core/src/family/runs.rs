@@ -158,7 +158,7 @@ impl Family {
         }
     }
 
-    fn find_cells(&self, cells: u32) -> Option<(Extent, u32)> {
+    pub(super) fn find_cells(&self, cells: u32) -> Option<(Extent, u32)> {
         let known = self.header().free_from.iter().take(cells as usize).last()?;
         let free_from = known.load(Relaxed);
         let mut extents = self.extents().filter(|extent| extent.end() > free_from);

@@ -12,7 +12,7 @@ use freethreading_core::deadline::{Deadline, earlier};
 use freethreading_core::pool::{Desk, Seat, Signal};
 use freethreading_core::queue::{Patience, Queue};
 use freethreading_core::storage::{Blob, Object};
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
@@ -130,7 +130,7 @@ impl Engine {
         message::prepare(py, storage)?;
         let queue = || {
             let queue = Object::new(storage).map_err(from_out_of_memory("a pool"))?;
-            PyResult::Ok(Channel(queue))
+            PyResult::Ok(Channel::new(queue))
         };
         Ok(Self {
             tasks: queue()?,
@@ -249,7 +249,7 @@ impl Engine {
             extra: u32::try_from(bytes.len()).unwrap_or(0),
             ..Frame::new(number, kind)
         };
-        let is_ended = locked(&self.end).is_some() || locked(&self.broken).is_some();
+        let is_ended = self.has_ended();
         let sent = match payload {
             Ok(_) if is_ended => Err(self.why_ended(py)),
             Ok(payload) => wire::put(py, &self.tasks, frame, bytes, payload),
@@ -257,7 +257,7 @@ impl Engine {
         };
         let Err(error) = sent else {
             // The pool may have ended in between, and have missed this one.
-            if locked(&self.end).is_some() || locked(&self.broken).is_some() {
+            if self.has_ended() {
                 let error = self.why_ended(py);
                 self.resolve(py, job, index, |py| Outcome::error(py, error));
             }
@@ -273,7 +273,12 @@ impl Engine {
         }
     }
 
-    fn why_ended(&self, py: Python<'_>) -> PyErr {
+    /// Whether nothing is sent any more.
+    pub(super) fn has_ended(&self) -> bool {
+        locked(&self.end).is_some() || locked(&self.broken).is_some()
+    }
+
+    pub(super) fn why_ended(&self, py: Python<'_>) -> PyErr {
         let end = locked(&self.broken)
             .as_ref()
             .or(locked(&self.end).as_ref())
@@ -372,7 +377,7 @@ impl Engine {
     /// ends with the reason, which is raised.
     pub(super) fn hire(&self, py: Python<'_>, job: Option<&Arc<Job>>) -> PyResult<()> {
         loop {
-            if locked(&self.end).is_some() || locked(&self.broken).is_some() {
+            if self.has_ended() {
                 return Ok(());
             }
             let hired = self.hired.load(Ordering::SeqCst);
@@ -677,7 +682,7 @@ impl Engine {
         };
         self.settle(py, &job, frame.number.index, outcome);
         let fed = self.feed(py, &job);
-        interrupt.map_or(fed, Err)
+        interrupt.map_or(keep_interrupt(py, fed), Err)
     }
 
     // --- the collector ----------------------------------------------------------------------
@@ -712,8 +717,9 @@ impl Engine {
                 let taken = self.take_in(py, patience, &mut arrivals);
                 self.leave_desk();
                 let has_some = !arrivals.is_empty();
-                let delivered = self.deliver(py, arrivals);
-                taken.and(delivered)?;
+                // (Ctrl-C is the main thread's.)
+                let _ = self.deliver(py, arrivals);
+                taken?;
                 if has_some || patience_is_long(patience) {
                     continue;
                 }
@@ -1035,6 +1041,15 @@ impl Engine {
             .ok()
             .map(|mut due| core::mem::take(&mut *due));
         drop(due);
+    }
+}
+
+/// What sending an item raises is the outcome of its task, and not raised in whoever happened to
+/// send it, but for a Ctrl-C.
+fn keep_interrupt(py: Python<'_>, result: PyResult<()>) -> PyResult<()> {
+    match result {
+        Err(error) if !error.is_instance_of::<PyKeyboardInterrupt>(py) => Ok(()),
+        result => result,
     }
 }
 

@@ -273,6 +273,11 @@ impl EngineHandle {
         };
         let function = func.clone().unbind();
         let job = engine.admit(|number| Job::new(number, owner, function, sent, form, each, state));
+        // Who ended the pool meanwhile may have missed this one.
+        if engine.has_ended() {
+            let py = this.py();
+            engine.stop(py, &job, |py| Outcome::error(py, engine.why_ended(py)));
+        }
         Ok(JobHandle::new(this, job))
     }
 }

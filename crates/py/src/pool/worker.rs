@@ -67,8 +67,8 @@ impl Link {
         let storage = engine.tasks.storage();
         let seat = Object::new(storage).map_err(from_out_of_memory("a pool's worker"))?;
         Ok(Self {
-            tasks: Channel(engine.tasks.another()),
-            outcomes: Channel(engine.outcomes.another()),
+            tasks: Channel::new(engine.tasks.another()),
+            outcomes: Channel::new(engine.outcomes.another()),
             seat,
             engine: storage.family().is_none().then(|| Arc::clone(engine)),
         })
@@ -257,8 +257,8 @@ pub(crate) fn restore_link(
     let tasks: Object<Queue> = decode(tasks.as_bytes()).map_err(failed)?;
     message::prepare(py, tasks.storage())?;
     Ok(Link {
-        tasks: Channel(tasks),
-        outcomes: Channel(decode(outcomes.as_bytes()).map_err(failed)?),
+        tasks: Channel::new(tasks),
+        outcomes: Channel::new(decode(outcomes.as_bytes()).map_err(failed)?),
         seat: decode(seat.as_bytes()).map_err(failed)?,
         engine: None,
     })
