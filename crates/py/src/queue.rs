@@ -282,7 +282,8 @@ fn capacity(maxsize: Whole) -> PyResult<u32> {
 /// when `put` returns, without a feeder thread; `put` raises what pickling raises and leaves
 /// the queue as it was; the queue outlives the worker that put, which may be joined before the
 /// queue is drained; a worker killed in `put` or `get` leaves the queue usable. `qsize`, `empty`
-/// and `full` are exact. It can be pickled at any time, and the copy is the same queue.
+/// and `full` are exact. It can be pickled at any time, and the copy is the same queue. `join` waits
+/// for `task_done` of each item: if the worker that has one is killed, nobody calls that.
 #[pyclass(module = "freethreading", frozen, weakref, subclass, generic)]
 pub(crate) struct Queue {
     items: Items,
@@ -414,11 +415,12 @@ impl Queue {
     }
 
     /// Take up to `max_items` items: wait for the first as `get` does, and take what else is
-    /// there. Not in the standard library.
+    /// there then. Not in the standard library. A worker that is killed in the middle of it takes
+    /// those along that it has by then.
     ///
     /// Raises queue.Empty if there is none (in time), ValueError if `max_items` is less than 1,
-    /// and as `get` does; if that is because an item can't be unpickled, the exception's `items`
-    /// are those that were taken before it.
+    /// and as `get` does; if that is because an item can't be unpickled, or of a signal, the
+    /// exception's `items` are those that were taken before it.
     #[pyo3(
         signature = (max_items, block = Truth(true), timeout = None),
         text_signature = "($self, max_items, block=True, timeout=None)"

@@ -87,11 +87,12 @@ impl SimpleQueue {
     }
 
     /// Take up to `max_items` items: wait for the first as `get` does, and take what else is
-    /// there. Not in the standard library.
+    /// there then. Not in the standard library. A worker that is killed in the middle of it takes
+    /// those along that it has by then.
     ///
     /// Raises queue.Empty if there is none (in time), ValueError if `max_items` is less than 1,
-    /// and as `get` does; if that is because an item can't be unpickled, the exception's `items`
-    /// are those that were taken before it.
+    /// and as `get` does; if that is because an item can't be unpickled, or of a signal, the
+    /// exception's `items` are those that were taken before it.
     #[pyo3(
         signature = (max_items, block = Truth(true), timeout = None),
         text_signature = "($self, max_items, block=True, timeout=None)"
