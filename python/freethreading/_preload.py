@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures.process
 import multiprocessing.connection
-import multiprocessing.pool
 import pickle
 
 import freethreading

@@ -70,7 +70,8 @@ pub(crate) struct Engine {
     is_stopping: AtomicBool,
     /// Whether a worker's message asks that workers be looked after.
     attention: AtomicU32,
-    /// Why nothing is taken any more.
+    /// Whether nothing is taken any more, and why.
+    has_ended: AtomicBool,
     end: Mutex<Option<Py<PyAny>>>,
     broken: Mutex<Option<Py<PyAny>>>,
     /// The process whose pool it is.
@@ -154,6 +155,7 @@ impl Engine {
             is_abandoned: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
             attention: AtomicU32::new(0),
+            has_ended: AtomicBool::new(false),
             end: Mutex::default(),
             broken: Mutex::default(),
             generation: fork::generation(),
@@ -275,7 +277,7 @@ impl Engine {
 
     /// Whether nothing is sent any more.
     pub(super) fn has_ended(&self) -> bool {
-        locked(&self.end).is_some() || locked(&self.broken).is_some()
+        self.has_ended.load(Ordering::SeqCst)
     }
 
     pub(super) fn why_ended(&self, py: Python<'_>) -> PyErr {
@@ -611,6 +613,7 @@ impl Engine {
         arrivals: &mut Vec<Arrival>,
     ) -> PyResult<()> {
         let mut patience = patience;
+        let mut last: Option<Arc<Job>> = None;
         for _ in 0..BATCH {
             let read = |tag, message: &[u8]| wire::read(tag, message, &[]);
             let Some((packet, blob)) = transfer::take(py, &self.outcomes, None, patience, read)?
@@ -622,7 +625,11 @@ impl Engine {
                 return Err(overwritten());
             };
             let Number { job, index } = packet.frame.number;
-            let job = self.job(job).filter(|job| job.arrive(index));
+            // Often one job's, one after the other.
+            if last.as_ref().is_none_or(|last| last.number != job) {
+                last = self.job(job);
+            }
+            let job = last.clone().filter(|job| job.arrive(index));
             arrivals.push(Arrival { job, packet, blob });
         }
         Ok(())
@@ -831,6 +838,8 @@ impl Engine {
                 *broken = Some(kept);
             }
         }
+        // From here on, who sends a task looks afterwards and ends it.
+        self.has_ended.store(true, Ordering::SeqCst);
         self.attention.store(1, Ordering::SeqCst);
         self.abandon(py, error, false);
         self.errands.raise();
@@ -841,6 +850,7 @@ impl Engine {
         let before = locked(&self.end).replace(error.clone().unbind());
         drop(before);
         self.is_closed.store(1, Ordering::SeqCst);
+        self.has_ended.store(true, Ordering::SeqCst);
         self.abandon(py, error, true);
         self.is_abandoned.store(true, Ordering::SeqCst);
         // Threads are told to end; of processes the crew takes care.
