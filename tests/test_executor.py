@@ -225,6 +225,25 @@ def test_options_that_do_not_apply_have_no_effect() -> None:
         assert executor.submit(tasks.square, 2).result(DEADLINE) == 4
 
 
+@only_processes
+def test_a_context_is_for_the_executor_that_it_was_given_to() -> None:
+    """Up to 3.13 the first one had multiprocessing settle on fork, for all that came later."""
+    program = """
+        import multiprocessing
+        from freethreading import WorkerPoolExecutor, current_worker
+
+        def name():
+            return current_worker().name
+
+        if __name__ == "__main__":
+            for context in multiprocessing.get_context("spawn"), None:
+                with WorkerPoolExecutor(1, mp_context=context) as executor:
+                    print(executor.submit(name).result())
+        """
+    finished = run_python(program).check()
+    assert finished.stdout.split() == ["SpawnProcess-1", "ForkServerProcess-2"]
+
+
 def test_unknown_options_are_refused() -> None:
     with pytest.raises(TypeError, match="unknown keyword 'workers'"):
         WorkerPoolExecutor(workers=2)  # type: ignore[call-arg]

@@ -254,7 +254,9 @@ class ProcessCrew(Crew):
         """Prepare; each worker is replaced when it has run `most_tasks`."""
         from freethreading._bootstrap import process_context  # noqa: PLC0415  # not for threads
 
-        self._context = mp_context or process_context()
+        # Settled though it may not be used, lest the first process that is started settles another.
+        settled = process_context()
+        self._context = mp_context or settled
         self._initializer = initializer
         self._most_tasks = most_tasks
         self._is_pool = is_pool
