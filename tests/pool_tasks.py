@@ -17,7 +17,7 @@ from freethreading import current_worker, get_ident
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from freethreading import Barrier, Event, Lock, Queue, SimpleQueue
+    from freethreading import Barrier, Event, Lock, Queue, Semaphore, SimpleQueue
 
 # Set by initializers: what a worker keeps for its tasks, per thread, as processes keep it.
 kept = threading.local()
@@ -485,3 +485,12 @@ def nested(count: int) -> list[int]:
 
     jobs = (joblib.delayed(square)(number) for number in range(count))
     return list(joblib.Parallel(n_jobs=2)(jobs))
+
+
+# --- what goes on at the same time (`test_pool_races`) ---------------------------------------
+
+
+def die_if_doomed(doom: Semaphore) -> None:
+    """As an initializer: end the worker, once for each permit."""
+    if doom.acquire(blocking=False):
+        kill_oneself()

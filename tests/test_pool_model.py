@@ -460,6 +460,14 @@ class Run:
             with suppress(ProcessLookupError, ValueError):  # it has ended meanwhile
                 os.kill(victim.pid, signal.SIGKILL)
 
+    def let_go(self) -> None:
+        """Before an outcome is waited for: let those go on who wait for the gate.
+
+        Nobody has to wait for the tasks of a pool that was terminated.
+        """
+        if not (self.told.is_terminating and self.told.is_ended):
+            self.gate.set()
+
     def end(self, how: str) -> None:
         """Take no more calls, and more than that."""
         self.told.is_cancelling |= "cancel" in how
@@ -539,11 +547,13 @@ class Client:
             self.cancel()
         else:
             self.run.end(step.name)
+            if "cancel" in step.name:
+                begun = [future.done() or future.running() for _, future in self.futures]
+                assert all(begun), "neither begun nor cancelled"
 
     def ask_all(self) -> None:
         while self.unasked:
-            # Whoever waits for an outcome lets those go on who wait for the gate.
-            self.run.gate.set()
+            self.run.let_go()
             self.unasked.pop(0)()
 
     def cancel(self) -> None:
@@ -557,7 +567,7 @@ class Client:
         """Make a call; ask for its outcome now or later."""
         was_ended = self.told.is_ended
         if step.name in {"apply", "map", "starmap"}:
-            self.run.gate.set()
+            self.run.let_go()
         called: list[Ended] = []
         made: list[Any] = []
         end = ended(lambda: made.append(call(self.run.front, step, called)))
@@ -573,7 +583,7 @@ class Client:
             self.futures.append((step.items[0], made[0]))
         self.unasked.append(lambda: self.ask(step, made.pop(), called))
         if not step.is_later:
-            self.run.gate.set()
+            self.run.let_go()
             self.unasked.pop()()
 
     def ask(self, step: Step, made: Any, called: list[Ended]) -> None:  # noqa: ANN401 - by the call

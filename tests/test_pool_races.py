@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import multiprocessing
+import os
 import random
 import signal
 import threading
@@ -17,7 +18,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import pool_tasks as tasks
-from freethreading import Event, WorkerDiedError, WorkerPool, WorkerPoolExecutor, active_children
+from freethreading import (
+    Event,
+    Queue,
+    Semaphore,
+    WorkerDiedError,
+    WorkerPool,
+    WorkerPoolExecutor,
+    active_children,
+)
 from support import run_python
 from test_pool_model import CHOSEN
 from test_worker import DEADLINE, PROCESSES, SHORT, only_processes
@@ -203,3 +212,27 @@ def test_the_exit_code_is_right_whoever_asks_first() -> None:
     is_over.set()
     asking.join()
     assert codes == [-signal.SIGKILL] * 24
+
+
+@only_processes
+def test_bad_starts_with_good_ones_in_between_harm_nobody() -> None:
+    """The third one broke the pool, and took along what its other workers were at."""
+    doom, event = Semaphore(0), Event()
+    started: Queue[int] = Queue()
+    with WorkerPool(4, tasks.die_if_doomed, (doom,)) as pool:
+        results = []
+        for is_doomed in (False, True, True, True):
+            if is_doomed:
+                doom.release()
+            results.append(pool.apply_async(tasks.report_and_wait, (started, event)))
+            started.get(timeout=DEADLINE)
+        event.set()
+        assert [result.get(DEADLINE) for result in results] == [True] * 4
+
+
+@only_processes
+def test_workers_that_exit_well_at_their_start_break_the_pool() -> None:
+    """They were replaced for ever."""
+    broken = pytest.raises(WorkerDiedError, match="status 0 before it could take a task")
+    with WorkerPool(1, os._exit, (0,)) as pool, broken:
+        pool.apply_async(tasks.square, (1,)).get(DEADLINE)

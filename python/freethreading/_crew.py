@@ -260,6 +260,8 @@ class ProcessCrew(Crew):
         self._initializer = initializer
         self._most_tasks = most_tasks
         self._is_pool = is_pool
+        # The workers that were ready at the last false start.
+        self._proven: weakref.WeakSet[_Link] = weakref.WeakSet()
         super().__init__(workers, waits_at_exit=waits_at_exit)
 
     def _start(self, link: _Link) -> Any:  # noqa: ANN401  # a process
@@ -288,9 +290,18 @@ class ProcessCrew(Crew):
         if link.is_ready():
             self._false_starts = 0
         elif not is_lost and not self._is_ending and self.engine.broken() is None:
-            self._false_starts += 1
-            if self._false_starts >= _FALSE_STARTS:
-                self.engine.break_with(_died(code, pid, None))
+            self._note_false_start(_died(code, pid, None))
+
+    def _note_false_start(self, error: BaseException) -> None:
+        """Count a worker that ended before it was ready; too many in a row break the pool."""
+        with self._lock:
+            ready = [link for link in self._workers if link.is_ready()]
+        if not self._proven.issuperset(ready):
+            self._false_starts = 0  # others have started well since the last one
+        self._proven = weakref.WeakSet(ready)
+        self._false_starts += 1
+        if self._false_starts >= _FALSE_STARTS:
+            self.engine.break_with(error)
 
     def _await(self, workers: list[Any]) -> None:
         from multiprocessing.connection import wait  # noqa: PLC0415  # not for threads
