@@ -264,7 +264,7 @@ def test_imap_takes_an_endless_iterable_bit_by_bit(pool: WorkerPool) -> None:
     iterator = pool.imap(tasks.square, endless(), chunksize=2)
     for number in range(100):
         assert iterator.next(DEADLINE) == number * number
-        assert len(taken) <= number + 1 + 2 * (16 * 2 + 1)
+        assert len(taken) <= number + 1 + 2 * (64 * 2 + 1)
     del iterator
     gc.collect()
     wait_until(lambda: not feeders(), "nobody takes items for an iterator that is gone")

@@ -548,7 +548,8 @@ class Client:
         else:
             self.run.end(step.name)
             if "cancel" in step.name:
-                begun = [future.done() or future.running() for _, future in self.futures]
+                # Asked twice: it may end between the first two questions.
+                begun = [it.done() or it.running() or it.done() for _, it in self.futures]
                 assert all(begun), "neither begun nor cancelled"
 
     def ask_all(self) -> None:

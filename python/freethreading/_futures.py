@@ -120,11 +120,14 @@ class TaskFuture(Future[Any]):
 
     def running(self) -> bool:
         """Return whether a worker has begun the task, and isn't done."""
-        return self._job.is_running()
+        if self.done():
+            return False
+        # It may be ready, and nobody have been told yet.
+        return self._job.is_running() or self._job.ready()
 
     def done(self) -> bool:
         """Return whether the task has ended, or was cancelled."""
-        if self._is_whole():
+        if self._is_whole() and not self._job.is_cancelled:
             return super().done()
         return self._job.ready()
 

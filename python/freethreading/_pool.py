@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 # So many chunks for each worker are taken from an iterable ahead of the results asked for, so that
 # workers never wait for who asks.
-_AHEAD_PER_WORKER = 16
+_AHEAD_PER_WORKER = 64
 # Iterating over these runs no code of anybody's, so a call takes their items itself.
 _PLAIN = (list, tuple, range, str, bytes, dict, set, frozenset)
 # What becomes of a job's outcomes; as the engine numbers them.
@@ -249,7 +249,7 @@ class WorkerPool:
     ) -> ImapIterator[T]:
         """Return an iterator over `func(item)` for the items, in their order; see `ImapIterator`.
 
-        As `multiprocessing.pool.Pool.imap`, but at most 16 chunks for each worker are taken from
+        As `multiprocessing.pool.Pool.imap`, but at most 64 chunks for each worker are taken from
         `iterable` ahead of the result that is asked for, so that it may be endless. `join` takes
         all that is left. An iterator that is dropped takes no more items, and what no worker has
         begun isn't done.

@@ -56,6 +56,7 @@ fn size(source: &Source, item_time: Option<f64>, workers: usize) -> usize {
 impl Engine {
     /// Sends tasks of the job's items, as far as its window allows.
     pub(super) fn feed(&self, py: Python<'_>, job: &Arc<Job>) -> PyResult<()> {
+        let mut is_first = true;
         loop {
             let mut state = job.lock();
             let item_time = state.item_time;
@@ -64,9 +65,12 @@ impl Engine {
                 return Ok(());
             };
             let open = if source.is_lazy { ahead } else { in_flight };
-            if open >= source.window {
+            // Half a window at a time: one after the other, workers would sleep in between.
+            let is_enough = is_first && source.is_lazy && open > source.window / 2;
+            if open >= source.window || is_enough {
                 return Ok(());
             }
+            is_first = false;
             let count = size(source, item_time, self.most_workers);
             let (start, is_single) = (source.next, source.size == Some(1));
             let items = source.items.clone_ref(py).into_bound(py);
