@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import pool_tasks as tasks
 from freethreading import Event, WorkerPoolExecutor, _futures
 from support import wait_until
 from test_worker import DEADLINE
@@ -125,3 +126,23 @@ def test_a_forked_child_can_use_futures_whatever_its_parent_was_at() -> None:
     finally:
         go_on.set()
         holder.join()
+
+
+def test_whoever_asks_for_a_result_makes_no_callbacks() -> None:
+    """It may hold a lock that a callback needs."""
+    lock, called = threading.Lock(), threading.Event()
+
+    def call_back(_future: object) -> None:
+        with lock:
+            called.set()
+
+    with WorkerPoolExecutor(1) as executor:
+        for _ in range(50):
+            called.clear()
+            event = Event()
+            future = executor.submit(tasks.wait_for, event)
+            future.add_done_callback(call_back)
+            with lock:
+                event.set()
+                assert future.result(DEADLINE) is True
+            assert called.wait(DEADLINE)

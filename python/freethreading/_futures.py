@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import CancelledError, Future
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ os.register_at_fork(after_in_child=_renew_lock)
 class TaskFuture(Future[Any]):
     """The future of a task; see the module."""
 
-    # Whether it is set, or somebody is at it; made with the rest.
+    # Whether its callbacks were made, or somebody is at it; made with the rest.
     _is_set: bool
 
     def __init__(self, job: _Job, crew: Crew) -> None:
@@ -72,12 +73,37 @@ class TaskFuture(Future[Any]):
             self._crew.collect()
 
     def _set(self) -> None:
-        """Set the future, unless somebody does: its job is done."""
+        """Set the future, and make its callbacks, unless somebody does: its job is done."""
+        self._finish()
         with self._condition:
             if self._is_set:
                 return
             self._is_set = True
-        _tell(self, self._job)
+        self._invoke_callbacks()
+
+    def _finish(self) -> None:
+        """Take over what has become of the job, and tell those who wait; make no callbacks.
+
+        Whoever asks for the result may hold a lock that a callback needs.
+        """
+        job = self._job
+        with self._condition:
+            if self._state not in {PENDING, RUNNING}:
+                return
+            if job.is_cancelled:
+                self._state = CANCELLED_AND_NOTIFIED
+                tell = "add_cancelled"
+            elif (error := job.error()) is not None:
+                self._exception = error
+                self._state = FINISHED
+                tell = "add_exception"
+            else:
+                self._result = job.get()
+                self._state = FINISHED
+                tell = "add_result"
+            for waiter in self._waiters:
+                getattr(waiter, tell)(self)
+            self._condition.notify_all()
 
     def _is_whole(self) -> bool:
         return "_condition" in self.__dict__
@@ -89,7 +115,7 @@ class TaskFuture(Future[Any]):
         if not job.wait(timeout):
             raise TimeoutError
         if self._is_whole():
-            self._set()
+            self._finish()
             return super().result()
         return job.get()
 
@@ -99,7 +125,7 @@ class TaskFuture(Future[Any]):
         if not job.wait(timeout):
             raise TimeoutError
         if self._is_whole():
-            self._set()
+            self._finish()
             return super().exception()
         if job.is_cancelled:
             raise CancelledError

@@ -842,6 +842,8 @@ impl Engine {
         self.has_ended.store(true, Ordering::SeqCst);
         self.attention.store(1, Ordering::SeqCst);
         self.abandon(py, error, false);
+        // Threads would run what lies in the queue, though nobody waits for it any more.
+        self.withdraw(None);
         self.errands.raise();
     }
 
