@@ -6,17 +6,36 @@
 //! number is its job's, and its own within the job. Here is all that happens between a call and its
 //! result; starting workers and looking after them is Python's (`_crew.py`).
 //!
+//! ```text
+//!   handle, job_handle    what Python sees
+//!   feed -> sending       from items to tasks in the queue       functions, common: what is sent once
+//!   worker                runs tasks, in its own thread or process
+//!   receiving -> settling -> assembly    from outcomes in the queue to results
+//!   collector             when nobody waits                      ending: cancelled, broken, terminated
+//!   engine: what they share    job, state: how far a call is     wire: messages
+//! ```
+//!
 //! No lock is held while Python code runs: pickling, unpickling, callbacks, finalizers.
 
+mod assembly;
+mod collector;
 mod common;
+mod ending;
 mod engine;
+mod failures;
 mod feed;
 mod functions;
 mod handle;
 mod job;
+mod job_handle;
+mod receiving;
+mod sending;
+mod settling;
+mod state;
 mod wire;
 mod worker;
 
 pub(crate) use feed::Feeder;
-pub(crate) use handle::{EngineHandle, JobHandle};
+pub(crate) use handle::EngineHandle;
+pub(crate) use job_handle::JobHandle;
 pub(crate) use worker::{Link, restore_link};

@@ -15,7 +15,8 @@ use pyo3::types::{PyIterator, PyTuple};
 
 use super::common::have_in_common;
 use super::engine::Engine;
-use super::job::{Job, Outcome, Source, Use};
+use super::job::{Job, Outcome, Use};
+use super::state::Source;
 use super::wire::Kind;
 use crate::large::Large;
 use crate::message::{Outgoing, in_spite};

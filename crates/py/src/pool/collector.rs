@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT
+//! What the collector does, a thread that runs when nobody else may: callbacks, outcomes that nobody
+//! waits for, and the tasks of workers that died.
+
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+
+use freethreading_core::deadline::Deadline;
+use freethreading_core::pool::{Seat, Signal};
+use freethreading_core::queue::Patience;
+use freethreading_core::storage::Object;
+use pyo3::prelude::*;
+
+use super::engine::{Engine, locked, put_none};
+use super::failures::name;
+use super::job::Outcome;
+use super::receiving::Turn;
+use super::wire::{Frame, Kind, Number};
+use crate::wait::wait;
+
+impl Engine {
+    /// What the collector does for at most `seconds`: callbacks, outcomes that nobody waits for.
+    /// False when there is nothing left to be done, ever.
+    pub(super) fn collect(&self, py: Python<'_>, pause: Duration) -> PyResult<bool> {
+        let end = Deadline::after(pause);
+        loop {
+            let number = self.errands.number();
+            // Apart: in the head of the loop the lock would be held until the loop ends.
+            let due = core::mem::take(&mut *locked(&self.due));
+            for watcher in due {
+                if let Err(error) = watcher.call0(py) {
+                    error.write_unraisable(py, Some(watcher.bind(py)));
+                }
+            }
+            if self.is_over() {
+                return Ok(false);
+            }
+            if self.attention.swap(0, Ordering::SeqCst) != 0 || end.is_none_or(Deadline::has_passed)
+            {
+                return Ok(true);
+            }
+            if self.try_take_desk() {
+                let patience = if self.urgent.load(Ordering::SeqCst) != 0 {
+                    Patience::Until(end)
+                } else {
+                    Patience::None
+                };
+                let mut arrivals = Vec::new();
+                let taken = self.take_in(py, patience, &mut arrivals);
+                self.leave_desk();
+                let has_some = !arrivals.is_empty();
+                // (Ctrl-C is the main thread's.)
+                let _ = self.deliver(py, arrivals);
+                taken?;
+                if has_some || matches!(patience, Patience::Until(_)) {
+                    continue;
+                }
+            }
+            wait(py, |park| {
+                let _ = self.errands.sleep(number, end, park);
+            })?;
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        // Workers of a pool that was terminated are the crew's, once all jobs have ended.
+        let is_abandoned = self.is_abandoned.load(Ordering::SeqCst);
+        self.is_closed.load(Ordering::SeqCst) != 0
+            && self.holds.load(Ordering::SeqCst) == 0
+            && self.outstanding.load(Ordering::SeqCst) == 0
+            && (is_abandoned || self.hired.load(Ordering::SeqCst) == 0)
+            && locked(&self.due).is_empty()
+    }
+
+    /// Whether the collector should come by soon.
+    pub(super) fn is_busy(&self) -> bool {
+        self.outstanding.load(Ordering::SeqCst) != 0 || self.is_closed.load(Ordering::SeqCst) != 0
+    }
+
+    pub(super) fn nudge_collector(&self) {
+        self.errands.raise();
+    }
+
+    /// Has whoever waits at the desk leave it, and waits for that.
+    pub(super) fn take_desk(&self, py: Python<'_>) -> PyResult<Turn> {
+        if self.is_at_desk() {
+            return Ok(Turn::Again);
+        }
+        self.wanted.fetch_add(1, Ordering::SeqCst);
+        let frame = Frame::new(Number::NONE, Kind::Nudge);
+        let result = loop {
+            if self.try_take_desk() {
+                break Ok(Turn::First);
+            }
+            // At the desk somebody may have taken our nudge for an earlier one's.
+            if let Err(error) = put_none(py, &self.outcomes, frame) {
+                break Err(error);
+            }
+            let (never, soon) = (Signal::default(), Deadline::after(Duration::from_millis(1)));
+            if let Err(error) = wait(py, |park| {
+                let _ = never.sleep(never.number(), soon, park);
+            }) {
+                break Err(error);
+            }
+        };
+        self.wanted.fetch_sub(1, Ordering::SeqCst);
+        result
+    }
+
+    /// A worker has died. What it had in hand, and hadn't answered, is lost with it: `describe` is
+    /// given the name of its function, and returns the exception.
+    pub(super) fn bury(
+        &self,
+        py: Python<'_>,
+        seat: &Object<Seat>,
+        describe: &Bound<'_, PyAny>,
+    ) -> PyResult<bool> {
+        // It may have died with the order to end in its hands.
+        self.is_stopping.store(false, Ordering::SeqCst);
+        let turn = self.take_desk(py)?;
+        let mut arrivals = Vec::new();
+        let taken = loop {
+            let before = arrivals.len();
+            let taken = self.take_in(py, Patience::None, &mut arrivals);
+            if taken.is_err() || arrivals.len() == before {
+                break taken;
+            }
+        };
+        let storage = self.tasks.storage();
+        py.detach(|| self.tasks.settle_claims(storage));
+        let lost = seat.task().map(Number::from_bits).and_then(|number| {
+            let job = self.job(number.job)?;
+            job.arrive(number.index).then_some((job, number.index))
+        });
+        seat.clear();
+        if turn == Turn::First {
+            self.leave_desk();
+        }
+        self.pass_on();
+        let mut result = taken.and(self.deliver(py, arrivals));
+        let is_lost = lost.is_some();
+        if let Some((job, index)) = lost {
+            let error = name(job.function.bind(py))
+                .and_then(|name| describe.call1((name,)))
+                .unwrap_or_else(|error| error.into_value(py).into_bound(py).into_any());
+            self.settle(py, &job, index, Outcome::Error(error.unbind()));
+            result = result.and(self.feed(py, &job));
+        }
+        if turn == Turn::Again {
+            self.nudge(py);
+        }
+        result.map(|()| is_lost)
+    }
+}

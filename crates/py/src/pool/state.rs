@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT
+//! How far a job is: what was sent of it, and the outcomes that nobody has taken.
+
+use std::collections::VecDeque;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PySequence};
+
+use super::job::{Form, Outcome};
+
+/// A task.
+pub(super) enum Slot {
+    Pending,
+    Arrived,
+    Done(Outcome),
+    /// Its outcome is among those that are ready, or taken.
+    Gone,
+}
+
+/// Items that weren't sent yet.
+pub(super) struct Source {
+    /// A tuple or a range.
+    pub(super) items: Py<PySequence>,
+    pub(super) next: usize,
+    pub(super) end: usize,
+    /// How many go into a task; `None`: as many as seems good.
+    pub(super) size: Option<usize>,
+    /// How many tasks may be sent and not done, or, if it is lazy, not taken by who asked.
+    pub(super) window: usize,
+    pub(super) is_lazy: bool,
+}
+
+/// What there is to take.
+pub(super) enum Turn {
+    Outcome(Outcome),
+    /// Nothing yet, or another thread was faster.
+    Later,
+    /// Nothing any more.
+    Over,
+}
+
+/// What there is to do after a job was stopped, when its lock isn't held any more.
+pub(super) struct Stopped {
+    /// Tasks that have arrived, and have no outcome yet.
+    pub(super) arrived: Vec<u32>,
+    /// Whether the first of them stands for all that wasn't sent, which must not look as if it had
+    /// never been there. It isn't counted as outstanding yet.
+    pub(super) has_rest: bool,
+    /// Whether the job holds its pool open no longer.
+    pub(super) lets_go: bool,
+    /// To be dropped.
+    pub(super) _source: Option<Source>,
+}
+
+#[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are independent of each other"
+)]
+pub(super) struct State {
+    pub(super) source: Option<Source>,
+    /// The tasks from `first` on.
+    pub(super) slots: VecDeque<Slot>,
+    pub(super) first: usize,
+    /// Of an unordered job: outcomes that weren't taken yet.
+    pub(super) ready: VecDeque<Outcome>,
+    /// Tasks that were sent, or failed to be; and those of them that are done.
+    pub(super) sent: usize,
+    pub(super) done: usize,
+    /// Outcomes that were taken.
+    pub(super) taken: usize,
+    /// Whether more items may come.
+    pub(super) is_open: bool,
+    /// How many tasks may then be sent whose outcomes nobody has taken.
+    pub(super) most_ahead: usize,
+    /// Whether it holds its pool open: there are items to be sent, or may be.
+    pub(super) is_holding: bool,
+    /// Whether one thread is assembling, or has assembled, the result.
+    pub(super) is_assembled: bool,
+    pub(super) result: Option<Outcome>,
+    /// The values of a task that was taken, and the position of the next one.
+    pub(super) values: VecDeque<(Py<PyList>, usize)>,
+    /// Called once all is done.
+    pub(super) watcher: Option<Py<PyAny>>,
+    pub(super) is_urgent: bool,
+    pub(super) is_cancelled: bool,
+    pub(super) is_abandoned: bool,
+    /// Nanoseconds that an item takes, smoothed.
+    pub(super) item_time: Option<f64>,
+}
+
+impl State {
+    /// Of a job that gets its items bit by bit.
+    pub(super) fn open(most_ahead: usize) -> Self {
+        Self {
+            is_open: true,
+            most_ahead,
+            is_holding: true,
+            ..Self::default()
+        }
+    }
+
+    /// Of a job that has items.
+    pub(super) fn of_items(source: Source) -> Self {
+        Self {
+            source: Some(source),
+            is_holding: true,
+            ..Self::default()
+        }
+    }
+
+    /// True, once, when there is nothing left to be sent.
+    pub(super) fn lets_go(&mut self) -> bool {
+        !self.is_open && self.source.is_none() && core::mem::take(&mut self.is_holding)
+    }
+
+    pub(super) fn withhold(&mut self) -> Stopped {
+        let has_rest = self.is_open || self.source.is_some();
+        self.is_open = false;
+        let source = self.source.take();
+        let mut arrived = Vec::new();
+        if has_rest {
+            let index = self.reserve();
+            if let Some(slot) = self.slots.back_mut() {
+                *slot = Slot::Arrived;
+            }
+            arrived.push(index);
+        }
+        Stopped {
+            arrived,
+            has_rest,
+            lets_go: self.lets_go(),
+            _source: source,
+        }
+    }
+
+    /// Reserves the next task; its number within the job.
+    pub(super) fn reserve(&mut self) -> u32 {
+        let index = self.index(self.slots.len());
+        self.slots.push_back(Slot::Pending);
+        self.sent += 1;
+        index
+    }
+
+    /// The number of the task in a slot; numbers start anew after 2^32, when the earlier ones are
+    /// long done.
+    #[expect(clippy::cast_possible_truncation, reason = "modulo 2^32")]
+    pub(super) fn index(&self, position: usize) -> u32 {
+        (self.first + position) as u32
+    }
+
+    /// The slot of a task.
+    pub(super) fn position(&self, index: u32) -> usize {
+        index.wrapping_sub(self.index(0)) as usize
+    }
+
+    /// Tasks that were sent and aren't done.
+    pub(super) fn in_flight(&self) -> usize {
+        self.sent - self.done
+    }
+
+    /// Tasks that were sent and whose outcome nobody has taken.
+    pub(super) fn ahead(&self) -> usize {
+        self.sent - self.taken
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        !self.is_open && self.source.is_none() && self.sent == self.done
+    }
+
+    /// Whether all is done, and the result there if it has one.
+    pub(super) fn is_settled(&self, form: Form) -> bool {
+        self.is_complete() && (!form.is_whole() || self.result.is_some())
+    }
+
+    /// Whether all outcomes were taken, and no more will come.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_complete() && self.taken == self.done
+    }
+
+    pub(super) fn has_outcome(&self, form: Form) -> bool {
+        if form == Form::Unordered {
+            !self.ready.is_empty()
+        } else {
+            matches!(self.slots.front(), Some(Slot::Done(_)))
+        }
+    }
+
+    /// No more items come; true if that was what was missing.
+    pub(super) fn close(&mut self) -> bool {
+        let was_open = core::mem::replace(&mut self.is_open, false);
+        was_open && self.is_complete()
+    }
+}
