@@ -175,9 +175,8 @@ INTERRUPTED = """
     """
 
 
-@pytest.mark.parametrize(
-    "where", ["item", pytest.param("result", marks=only_processes)], ids=["item", "result"]
-)
+@only_processes
+@pytest.mark.parametrize("where", ["item", "result"])
 def test_ctrl_c_while_something_is_pickled_ends_the_program(where: str) -> None:
     """Results at hand were lost, and then waited for; or Ctrl-C became the error of a task."""
     finished = run_python(INTERRUPTED, where).check()

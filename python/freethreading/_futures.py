@@ -10,8 +10,15 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from concurrent.futures import CancelledError, Future
-from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from concurrent.futures._base import (
+    CANCELLED_AND_NOTIFIED,
+    FINISHED,
+    LOGGER,
+    PENDING,
+    RUNNING,
+)
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,6 +39,11 @@ def _renew_lock() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_lock)
+
+
+# Callbacks that are made within callbacks of this thread: how deep, and those that were put off.
+_nested = threading.local()
+_DEEPEST = 20
 
 
 class TaskFuture(Future[Any]):
@@ -160,7 +172,11 @@ class TaskFuture(Future[Any]):
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
         """Have `fn` called with the future when it is done; see `Future.add_done_callback`."""
         self._make()
-        super().add_done_callback(fn)
+        with self._condition:
+            if self._state in {PENDING, RUNNING}:
+                self._done_callbacks.append(fn)
+                return
+        _call(fn, self)
 
     def __repr__(self) -> str:
         """Say how far it is, as the standard library's."""
@@ -168,6 +184,34 @@ class TaskFuture(Future[Any]):
             return super().__repr__()
         state = "running" if self.running() else "pending"
         return f"<{type(self).__name__} at {id(self):#x} state={state}>"
+
+
+def _call(fn: Callable[[Future[Any]], object], future: Future[Any]) -> None:
+    """Make a callback of a future that is done.
+
+    A callback may begin the next task, and be called for that at once if it is done by then, and so
+    on. From a certain depth on it is put off until the outermost one of them has returned.
+    """
+    depth: int = getattr(_nested, "depth", 0)
+    if depth == _DEEPEST:
+        _nested.put_off.append((fn, future))
+        return
+    if depth == 0:
+        _nested.put_off = deque()
+    _nested.depth = depth + 1
+    try:
+        _call_logged(fn, future)
+        while depth == 0 and _nested.put_off:
+            _call_logged(*_nested.put_off.popleft())
+    finally:
+        _nested.depth = depth
+
+
+def _call_logged(fn: Callable[[Future[Any]], object], future: Future[Any]) -> None:
+    try:
+        fn(future)
+    except Exception:  # noqa: BLE001  # as the standard library does
+        LOGGER.exception("exception calling callback for %r", future)
 
 
 def _tell(future: Future[Any], job: _Job) -> None:

@@ -35,6 +35,7 @@ mod queue;
 mod rlock;
 mod runtime;
 mod semaphore;
+mod shield;
 mod shortcut;
 mod simple_queue;
 mod transfer;

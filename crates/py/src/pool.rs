@@ -31,6 +31,7 @@ mod job_handle;
 mod receiving;
 mod sending;
 mod settling;
+mod sharing;
 mod state;
 mod wire;
 mod worker;

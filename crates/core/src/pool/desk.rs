@@ -67,6 +67,15 @@ impl Signal {
         }
     }
 
+    /// As [`Signal::sleep`], but looks for a while before, for what may change soon.
+    pub fn watch(&self, number: u32, deadline: Option<Deadline>, park: &impl Park) -> Parked {
+        // Acquire: pairs with `raise`.
+        if park.spin(|| self.number.load(Ordering::Acquire) != number) {
+            return Parked::Retry;
+        }
+        self.sleep(number, deadline, park)
+    }
+
     /// Sleeps until something has changed since `number` was read, or the deadline.
     pub fn sleep(&self, number: u32, deadline: Option<Deadline>, park: &impl Park) -> Parked {
         self.sleepers.fetch_add(1, Ordering::Relaxed);

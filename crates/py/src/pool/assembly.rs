@@ -1,19 +1,13 @@
 // SPDX-License-Identifier: MIT
 //! From the outcomes of a job's tasks to its result.
 
-use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PySequence};
 
-use super::job::{Form, Outcome};
+use super::job::Outcome;
 
-/// The result of a whole job: its only outcome, a list of all values, or the first exception.
-pub(super) fn assemble(py: Python<'_>, form: Form, outcomes: Vec<Outcome>) -> Outcome {
-    if form == Form::Single {
-        return outcomes.into_iter().next().unwrap_or_else(|| {
-            Outcome::error(py, PyTimeoutError::new_err("the call has no outcome"))
-        });
-    }
+/// The result of a job that has one: a list of all values, or the first exception.
+pub(super) fn assemble(py: Python<'_>, outcomes: Vec<Outcome>) -> Outcome {
     joined(py, outcomes).unwrap_or_else(|error| Outcome::error(py, error))
 }
 

@@ -11,11 +11,11 @@ use freethreading_core::queue::Patience;
 use freethreading_core::storage::Object;
 use pyo3::prelude::*;
 
-use super::engine::{Engine, locked, put_none};
-use super::failures::name;
+use super::engine::{Engine, locked};
+use super::failures::{broken_by, name};
 use super::job::Outcome;
 use super::receiving::Turn;
-use super::wire::{Frame, Kind, Number};
+use super::wire::Number;
 use crate::wait::wait;
 
 impl Engine {
@@ -39,18 +39,21 @@ impl Engine {
             {
                 return Ok(true);
             }
-            if self.try_take_desk() {
+            let at_desk = self.outcomes.as_ref().filter(|_| self.try_take_desk());
+            if let Some(outcomes) = at_desk {
                 let patience = if self.urgent.load(Ordering::SeqCst) != 0 {
                     Patience::Until(end)
                 } else {
                     Patience::None
                 };
                 let mut arrivals = Vec::new();
-                let taken = self.take_in(py, patience, &mut arrivals);
+                let taken = self.take_in(py, outcomes, patience, &mut arrivals);
                 self.leave_desk();
+                // Before callbacks that take long.
+                self.wake_sleeper();
                 let has_some = !arrivals.is_empty();
                 // (Ctrl-C is the main thread's.)
-                let _ = self.deliver(py, arrivals);
+                let _ = self.deliver(py, outcomes, arrivals);
                 taken?;
                 if has_some || matches!(patience, Patience::Until(_)) {
                     continue;
@@ -69,12 +72,27 @@ impl Engine {
             && self.holds.load(Ordering::SeqCst) == 0
             && self.outstanding.load(Ordering::SeqCst) == 0
             && (is_abandoned || self.hired.load(Ordering::SeqCst) == 0)
+            && locked(&self.jobs).by_number.is_empty()
             && locked(&self.due).is_empty()
     }
 
     /// Whether the collector should come by soon.
     pub(super) fn is_busy(&self) -> bool {
         self.outstanding.load(Ordering::SeqCst) != 0 || self.is_closed.load(Ordering::SeqCst) != 0
+    }
+
+    /// A worker has ended.
+    pub(super) fn note_left(&self) {
+        self.attention.store(1, Ordering::SeqCst);
+        self.errands.raise();
+    }
+
+    /// The initializer of a worker has raised `error`.
+    pub(super) fn note_broken(&self, error: &Bound<'_, PyAny>) {
+        let py = error.py();
+        let error =
+            broken_by(error).unwrap_or_else(|error| error.into_value(py).into_bound(py).into_any());
+        self.break_with(py, &error);
     }
 
     pub(super) fn nudge_collector(&self) {
@@ -87,13 +105,12 @@ impl Engine {
             return Ok(Turn::Again);
         }
         self.wanted.fetch_add(1, Ordering::SeqCst);
-        let frame = Frame::new(Number::NONE, Kind::Nudge);
         let result = loop {
             if self.try_take_desk() {
                 break Ok(Turn::First);
             }
             // At the desk somebody may have taken our nudge for an earlier one's.
-            if let Err(error) = put_none(py, &self.outcomes, frame) {
+            if let Err(error) = self.put_nudge(py) {
                 break Err(error);
             }
             let (never, soon) = (Signal::default(), Deadline::after(Duration::from_millis(1)));
@@ -115,13 +132,16 @@ impl Engine {
         seat: &Object<Seat>,
         describe: &Bound<'_, PyAny>,
     ) -> PyResult<bool> {
+        let Some(outcomes) = &self.outcomes else {
+            return Ok(false);
+        };
         // It may have died with the order to end in its hands.
         self.is_stopping.store(false, Ordering::SeqCst);
         let turn = self.take_desk(py)?;
         let mut arrivals = Vec::new();
         let taken = loop {
             let before = arrivals.len();
-            let taken = self.take_in(py, Patience::None, &mut arrivals);
+            let taken = self.take_in(py, outcomes, Patience::None, &mut arrivals);
             if taken.is_err() || arrivals.len() == before {
                 break taken;
             }
@@ -137,7 +157,7 @@ impl Engine {
             self.leave_desk();
         }
         self.pass_on();
-        let mut result = taken.and(self.deliver(py, arrivals));
+        let mut result = taken.and(self.deliver(py, outcomes, arrivals));
         let is_lost = lost.is_some();
         if let Some((job, index)) = lost {
             let error = name(job.function.bind(py))

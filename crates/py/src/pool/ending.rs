@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-use super::engine::{Engine, locked, put_none};
+use super::engine::{Engine, locked};
 use super::failures::{again, cancelled};
 use super::job::{Job, Outcome};
 use super::state::Stopped;
@@ -44,8 +44,7 @@ impl Engine {
         let storage = self.tasks.storage();
         self.tasks.retag(storage, |tag, _| tag | CANCELLED);
         self.stop_if_done(py);
-        let frame = Frame::new(Number::NONE, Kind::Nudge);
-        let _ = put_none(py, &self.outcomes, frame);
+        self.nudge(py);
         self.errands.raise();
     }
 
@@ -69,15 +68,15 @@ impl Engine {
         outcome: impl Fn(Python<'_>) -> Outcome,
     ) {
         let stopped = job.stop();
-        self.let_go(&stopped);
+        self.let_go(job, &stopped);
         for &index in &stopped.arrived {
             self.settle(py, job, index, outcome(py));
         }
     }
 
     /// Counts what became of a job that was stopped.
-    pub(super) fn let_go(&self, stopped: &Stopped) {
-        if stopped.has_rest {
+    fn let_go(&self, job: &Job, stopped: &Stopped) {
+        if stopped.has_rest && !job.is_shared {
             self.outstanding.fetch_add(1, Ordering::SeqCst);
         }
         if stopped.lets_go {
@@ -91,8 +90,10 @@ impl Engine {
         let mut withdrawn = Vec::new();
         let storage = self.tasks.storage();
         self.tasks.retag(storage, |tag, message| {
-            let id = message.first_chunk().map(|id| u64::from_le_bytes(*id));
-            let number = id.map_or(Number::NONE, Number::from_bits);
+            // (A share is of no use any more when its job is stopped, and does no harm.)
+            let frame = Frame::from_bytes(message).map(|(frame, _)| frame);
+            let frame = frame.filter(|it| it.kind != Kind::Share);
+            let number = frame.map_or(Number::NONE, |it| it.number);
             let is_meant = number.job != 0 && job.is_none_or(|job| job == number.job);
             if tag & CANCELLED != 0 || !is_meant {
                 return tag;
@@ -107,8 +108,8 @@ impl Engine {
     /// Takes back what no worker has begun of a job; whether that was something.
     pub(super) fn cancel(&self, py: Python<'_>, job: &Arc<Job>) -> bool {
         let stopped = job.withhold();
-        self.let_go(&stopped);
-        let withdrawn = if job.lock().in_flight() == 0 {
+        self.let_go(job, &stopped);
+        let withdrawn = if job.is_shared || job.lock().in_flight() == 0 {
             Vec::new()
         } else {
             self.withdraw(Some(job.number))

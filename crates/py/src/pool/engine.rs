@@ -27,7 +27,9 @@ use crate::transfer::Channel;
 /// The callers' half of a pool.
 pub(crate) struct Engine {
     pub(super) tasks: Channel,
-    pub(super) outcomes: Channel,
+    /// Where outcomes come in, to who is at the desk; none between threads, where a worker settles its
+    /// tasks itself.
+    pub(super) outcomes: Option<Channel>,
     pub(super) functions: Functions,
     /// How many workers there may be.
     pub(super) most_workers: usize,
@@ -47,6 +49,8 @@ pub(crate) struct Engine {
     pub(super) errands: Signal,
     /// Tasks that were sent and aren't done.
     pub(super) outstanding: AtomicUsize,
+    /// Shares that were sent and aren't used up.
+    pub(super) shares: AtomicUsize,
     /// Jobs that must go on though nobody may wait for them.
     pub(super) urgent: AtomicUsize,
     /// Threads that want the desk for more than an outcome.
@@ -110,7 +114,7 @@ impl Engine {
         };
         Ok(Self {
             tasks: queue()?,
-            outcomes: queue()?,
+            outcomes: storage.family().map(|_| queue()).transpose()?,
             functions: Functions::default(),
             most_workers,
             hire: Mutex::new(Some(hire)),
@@ -122,6 +126,7 @@ impl Engine {
             due: Mutex::default(),
             errands: Signal::default(),
             outstanding: AtomicUsize::new(0),
+            shares: AtomicUsize::new(0),
             urgent: AtomicUsize::new(0),
             wanted: AtomicUsize::new(0),
             holds: AtomicUsize::new(0),
@@ -227,7 +232,9 @@ impl Engine {
 
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.tasks.traverse(visit)?;
-        self.outcomes.traverse(visit)?;
+        if let Some(outcomes) = &self.outcomes {
+            outcomes.traverse(visit)?;
+        }
         if let Ok(jobs) = self.jobs.try_lock() {
             for job in jobs.by_number.values() {
                 job.traverse(visit)?;
@@ -248,7 +255,9 @@ impl Engine {
 
     pub(super) fn clear(&self, py: Python<'_>) {
         self.tasks.clear(py);
-        self.outcomes.clear(py);
+        if let Some(outcomes) = &self.outcomes {
+            outcomes.clear(py);
+        }
         // Nobody uses it any more. In a forked child its locks may be held by nobody, for ever.
         let hire = self.hire.try_lock().ok().and_then(|mut hire| hire.take());
         drop(hire);

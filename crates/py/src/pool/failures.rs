@@ -15,16 +15,12 @@ pub(super) fn again(py: Python<'_>, error: &Py<PyAny>) -> PyErr {
     }
 }
 
-/// The exception of a failure that came from a worker.
+/// The exception of a failure that came from a worker process.
 pub(super) fn opened<'py>(
     py: Python<'py>,
-    is_thread: bool,
     failure: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     static OPENED: Imported = Imported::new("freethreading._tasks", "opened");
-    if is_thread {
-        return Ok(failure.clone());
-    }
     OPENED.get(py)?.call1((failure,))
 }
 

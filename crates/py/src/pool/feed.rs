@@ -16,11 +16,12 @@ use pyo3::types::{PyIterator, PyTuple};
 use super::common::have_in_common;
 use super::engine::Engine;
 use super::job::{Job, Outcome, Use};
-use super::state::Source;
+use super::state::{Slice, Source};
 use super::wire::Kind;
 use crate::large::Large;
 use crate::message::{Outgoing, in_spite};
 use crate::picklable::{check_picklable, is_known};
+use crate::shield::next;
 use crate::wait::wait;
 
 /// A task of a size that we choose takes between these, as far as the items so far tell: so long that
@@ -31,7 +32,7 @@ const LONGEST: f64 = 20_000_000.0;
 const SHARES: usize = 3;
 
 /// How many of the items go into the next task.
-fn size(source: &Source, item_time: Option<f64>, workers: usize) -> usize {
+pub(super) fn size(source: &Source, item_time: Option<f64>, workers: usize) -> usize {
     let left = source.end - source.next;
     let wanted = match (source.size, item_time) {
         (Some(size), _) => size,
@@ -57,12 +58,14 @@ fn size(source: &Source, item_time: Option<f64>, workers: usize) -> usize {
 impl Engine {
     /// Sends tasks of the job's items, as far as its window allows.
     pub(super) fn feed(&self, py: Python<'_>, job: &Arc<Job>) -> PyResult<()> {
+        if job.is_shared {
+            return self.share(py, job);
+        }
         let mut is_first = true;
         loop {
             let mut state = job.lock();
-            let item_time = state.item_time;
             let (in_flight, ahead) = (state.in_flight(), state.ahead());
-            let Some(source) = &mut state.source else {
+            let Some(source) = &state.source else {
                 return Ok(());
             };
             let open = if source.is_lazy { ahead } else { in_flight };
@@ -72,18 +75,20 @@ impl Engine {
                 return Ok(());
             }
             is_first = false;
-            let count = size(source, item_time, self.most_workers);
-            let (start, is_single) = (source.next, source.size == Some(1));
             let items = source.items.clone_ref(py).into_bound(py);
-            source.next += count;
-            let finished = if source.next >= source.end {
-                state.source.take()
-            } else {
-                None
+            // Counted under the job's lock, so that whoever stops the job finds it counted.
+            self.outstanding.fetch_add(1, Ordering::SeqCst);
+            let Some((slice, finished)) = state.next_slice(self.most_workers) else {
+                return Ok(());
             };
             let lets_go = state.lets_go();
-            let index = self.reserve(&mut state);
             drop(state);
+            let Slice {
+                index,
+                start,
+                count,
+                is_single,
+            } = slice;
             let (kind, payload) = if is_single {
                 (single(job), items.get_item(start))
             } else {
@@ -154,7 +159,7 @@ impl Engine {
             self.reserve(&mut state)
         };
         self.send(py, job, index, kind, payload)?;
-        self.hire(py, Some(job))
+        self.hire(py, Some(job), 1)
     }
 
     fn encode<'py>(
@@ -213,7 +218,13 @@ impl Feeder {
         let mut first = 0;
         while self.await_room(py)? {
             // Of a chunk in which the iterator raises nothing is sent, as by the stdlib's pools.
-            let chunk: Vec<_> = items.clone().take(size).collect::<PyResult<_>>()?;
+            let mut chunk = Vec::new();
+            while chunk.len() < size {
+                let Some(item) = next(items)? else {
+                    break;
+                };
+                chunk.push(item);
+            }
             let count = chunk.len();
             if count == 0 {
                 break;
@@ -263,7 +274,7 @@ impl Engine {
 }
 
 /// `ValueError`, naming the item, if one can't be pickled.
-fn name_culprit(
+pub(super) fn name_culprit(
     job: &Job,
     payload: &Bound<'_, PyAny>,
     first: usize,
@@ -287,14 +298,14 @@ fn name_culprit(
     check_picklable(&job.owner, "an item", payload, false)
 }
 
-fn single(job: &Job) -> Kind {
+pub(super) fn single(job: &Job) -> Kind {
     match job.each {
         Use::Item => Kind::Item,
         Use::Star => Kind::Star,
     }
 }
 
-fn many(job: &Job) -> Kind {
+pub(super) fn many(job: &Job) -> Kind {
     match job.each {
         Use::Item => Kind::Items,
         Use::Star => Kind::Stars,

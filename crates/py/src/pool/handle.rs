@@ -60,7 +60,7 @@ impl EngineHandle {
             engine.stop_if_done(py);
         }
         let handle = JobHandle::new(this, job?);
-        engine.hire(py, Some(&handle.job))?;
+        engine.hire(py, Some(&handle.job), 1)?;
         Ok(handle)
     }
 
@@ -86,6 +86,7 @@ impl EngineHandle {
             (false, None) => LARGE_WINDOW.saturating_mul(engine.most_workers),
         };
         let count = items.len()?;
+        let tasks = size.map_or(count, |size| count.div_ceil(size));
         let state = if count == 0 {
             State::default()
         } else {
@@ -102,7 +103,7 @@ impl EngineHandle {
         let job = &handle.job;
         let fed = engine
             .feed(py, job)
-            .and_then(|()| engine.hire(py, Some(job)));
+            .and_then(|()| engine.hire(py, Some(job), tasks));
         if let Err(error) = fed {
             engine.stop(py, job, |py| Outcome::error(py, error.clone_ref(py)));
             return Err(error);
@@ -163,7 +164,7 @@ impl EngineHandle {
 
     /// Start as many workers as there are tasks for; raises if none at all can be started.
     fn hire(&self, py: Python<'_>) -> PyResult<()> {
-        self.engine.hire(py, None)
+        self.engine.hire(py, None, 0)
     }
 
     fn hired(&self) -> usize {
@@ -270,6 +271,10 @@ impl EngineHandle {
             }
         };
         let function = func.clone().unbind();
+        let state = State {
+            is_shared: engine.outcomes.is_none() && state.source.is_some(),
+            ..state
+        };
         let job = engine.admit(|number| Job::new(number, owner, function, sent, form, each, state));
         // Who ended the pool meanwhile may have missed this one.
         if engine.has_ended() {

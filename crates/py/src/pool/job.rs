@@ -11,6 +11,7 @@
 //! PENDING becomes ARRIVED once, under the job's lock, whoever says how the task ended: its worker,
 //! the one who found that worker dead, or the one who cancelled it. So it has one outcome.
 
+use core::time::Duration;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use freethreading_core::pool::Signal;
@@ -20,7 +21,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::common::Common;
 use super::functions::Sent;
-use super::state::{Slot, State, Stopped, Turn};
+use super::state::{Closing, Next, Slot, Source, State, Stopped, Turn};
 
 /// How a task, or a whole job, ended.
 pub(super) enum Outcome {
@@ -97,6 +98,8 @@ pub(super) struct Job {
     pub(super) sent: Sent,
     pub(super) form: Form,
     pub(super) each: Use,
+    /// Whether workers take its items by themselves.
+    pub(super) is_shared: bool,
     pub(super) common: Common,
     /// Raised when somebody who waits for this job may go on.
     pub(super) changed: Signal,
@@ -106,14 +109,24 @@ pub(super) struct Job {
 }
 
 /// What is new after a task's outcome was stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum News {
     /// Nothing that anybody waits for.
     Nothing,
     /// There is an outcome to take.
     Outcome,
-    /// The last outcome has come.
-    Complete,
+    /// The last outcome has come; a list is to be made of all.
+    AllOutcomes,
+    /// The last outcome has come, and there is nothing to be made of them.
+    Complete(Closing),
+}
+
+/// What came of a worker's step from one task to the next, when the job's lock isn't held any more.
+pub(super) struct Step {
+    pub(super) news: Option<News>,
+    pub(super) next: Next,
+    /// To be dropped: an outcome that came too late, and items that were the last.
+    pub(super) unused: Option<Outcome>,
+    pub(super) finished: Option<Source>,
 }
 
 impl Job {
@@ -133,6 +146,7 @@ impl Job {
             sent,
             form,
             each,
+            is_shared: state.is_shared,
             common: Common::default(),
             changed: Signal::default(),
             room: Signal::default(),
@@ -157,41 +171,37 @@ impl Job {
 
     /// A task has ended; false if that was known.
     pub(super) fn arrive(&self, index: u32) -> bool {
-        let mut state = self.lock();
-        let position = state.position(index);
-        match state.slots.get_mut(position) {
-            Some(slot @ Slot::Pending) => {
-                *slot = Slot::Arrived;
-                true
-            }
-            _ => false,
-        }
+        self.lock().arrive(index)
     }
 
     /// Stores the outcome of a task that has arrived.
     pub(super) fn store(&self, index: u32, outcome: Outcome) -> News {
+        self.lock().store(self.form, index, outcome)
+    }
+
+    /// A worker that takes items by itself goes on: it has `ended` a task, if any, and gets the next.
+    pub(super) fn step(
+        &self,
+        ended: Option<(u32, Outcome)>,
+        is_guest: bool,
+        stays: bool,
+        workers: usize,
+    ) -> Step {
         let mut state = self.lock();
-        let state = &mut *state;
-        state.done += 1;
-        let position = state.position(index);
-        if self.form == Form::Unordered {
-            if let Some(slot) = state.slots.get_mut(position) {
-                *slot = Slot::Gone;
+        let (news, unused) = match ended {
+            None => (None, None),
+            Some((index, outcome)) if state.arrive(index) => {
+                (Some(state.store(self.form, index, outcome)), None)
             }
-            while matches!(state.slots.front(), Some(Slot::Gone)) {
-                state.slots.pop_front();
-                state.first += 1;
-            }
-            state.ready.push_back(outcome);
-        } else if let Some(slot) = state.slots.get_mut(position) {
-            *slot = Slot::Done(outcome);
-        }
-        if state.is_complete() {
-            News::Complete
-        } else if self.form == Form::Unordered || self.form == Form::Ordered && position == 0 {
-            News::Outcome
-        } else {
-            News::Nothing
+            // It was ended by somebody else.
+            Some((_, outcome)) => (None, Some(outcome)),
+        };
+        let (next, finished) = state.next(is_guest, stays, workers);
+        Step {
+            news,
+            next,
+            unused,
+            finished,
         }
     }
 
@@ -262,7 +272,7 @@ impl Job {
     /// Whether this is the one that assembles the result of a whole job.
     pub(super) fn begin_assembly(&self) -> Option<Vec<Outcome>> {
         let mut state = self.lock();
-        if !self.form.is_whole() || core::mem::replace(&mut state.is_assembled, true) {
+        if self.form != Form::List || core::mem::replace(&mut state.is_assembled, true) {
             return None;
         }
         let slots = core::mem::take(&mut state.slots);
@@ -277,10 +287,17 @@ impl Job {
         )
     }
 
-    /// The result of a whole job is there.
-    pub(super) fn finish(&self, result: Outcome) {
-        let before = self.lock().result.replace(result);
+    /// All outcomes have come, and the result of a job that has one.
+    pub(super) fn finish(&self, result: Option<Outcome>) -> Closing {
+        let mut state = self.lock();
+        let before = match result {
+            Some(result) => state.result.replace(result),
+            None => None,
+        };
+        let closing = state.closing();
+        drop(state);
         drop(before);
+        closing
     }
 
     /// Ends all tasks that have not arrived, and sends no more.
@@ -346,10 +363,10 @@ impl Job {
     }
 
     /// Notes how long a task with so many items took.
-    pub(super) fn note_time(&self, nanoseconds: u32, items: usize) {
-        if items > 0 && nanoseconds > 0 {
+    pub(super) fn note_time(&self, taken: Duration, items: usize) {
+        if items > 0 && !taken.is_zero() {
             #[expect(clippy::cast_precision_loss, reason = "a rough figure is enough")]
-            let time = f64::from(nanoseconds) / items as f64;
+            let time = taken.as_secs_f64() * 1e9 / items as f64;
             let mut state = self.lock();
             state.item_time = Some(
                 state

@@ -131,6 +131,13 @@ impl JobHandle {
         Ok(self.engine().watch(&self.job, watcher))
     }
 
+    /// As `watch`, but called by the collector in any case.
+    fn watch_surely(&self, py: Python<'_>, watcher: Py<PyAny>) -> PyResult<()> {
+        self.check_process()?;
+        self.engine().watch_surely(py, &self.job, watcher);
+        Ok(())
+    }
+
     /// Raise in a forked child of the process whose job it is, unless it is done.
     fn check_process(&self) -> PyResult<()> {
         if self.job.is_ready() {
@@ -146,7 +153,7 @@ impl JobHandle {
 
     /// Whether items wait to be sent.
     fn has_unsent(&self) -> bool {
-        self.job.holds()
+        !self.job.is_shared && self.job.holds()
     }
 
     /// Take back what no worker has begun; whether that was something.

@@ -8,17 +8,17 @@ use std::sync::Arc;
 
 use freethreading_core::deadline::{Deadline, earlier};
 use freethreading_core::queue::Patience;
-use freethreading_core::storage::Blob;
+use freethreading_core::storage::{Blob, Storage};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 
 use super::engine::{Engine, locked, put_none};
-use super::failures::{broken_by, opened, unreadable};
+use super::failures::{opened, unreadable};
 use super::job::{Job, Outcome};
 use super::wire::{self, Frame, Kind, Number, Packet};
 use super::worker;
 use crate::message::{CANCELLED, in_spite, visit_reference};
-use crate::transfer;
+use crate::transfer::{self, Channel};
 use crate::wait::wait;
 
 /// How many outcomes are taken in at once.
@@ -69,6 +69,10 @@ impl Engine {
     /// that this thread's task holds.)
     #[cold]
     pub(super) fn run_here(&self, py: Python<'_>, job: &Arc<Job>) -> PyResult<()> {
+        if job.is_shared {
+            self.work_on(py, job, true);
+            return Ok(());
+        }
         while let Some((frame, payload)) = self.take_back(py, job.number) {
             let outcome = worker::outcome_of(py, job, frame, payload);
             self.resolve(py, job, frame.number.index, |_| outcome);
@@ -118,6 +122,12 @@ impl Engine {
                 return Ok(false);
             }
             has_looked = true;
+            let Some(outcomes) = &self.outcomes else {
+                wait(py, |park| {
+                    let _ = job.changed.watch(number, deadline, park);
+                })?;
+                continue;
+            };
             let turn = if self.is_at_desk() {
                 Turn::Again
             } else if self.wanted.load(Ordering::SeqCst) == 0 && self.try_take_desk() {
@@ -132,13 +142,13 @@ impl Engine {
             let taken = if is_ready(job) {
                 Ok(())
             } else {
-                self.take_in(py, Patience::Until(deadline), &mut arrivals)
+                self.take_in(py, outcomes, Patience::Until(deadline), &mut arrivals)
             };
             match turn {
                 Turn::First => self.leave_desk(),
                 Turn::Again => self.at_desk.store(outer, Ordering::SeqCst),
             }
-            let delivered = self.deliver(py, arrivals);
+            let delivered = self.deliver(py, outcomes, arrivals);
             if turn == Turn::Again {
                 // What was delivered may be what the outer wait is for.
                 self.nudge(py);
@@ -170,7 +180,14 @@ impl Engine {
     /// Has who is at the desk look around.
     pub(super) fn nudge(&self, py: Python<'_>) {
         // Without memory for it, the next outcome does.
-        let _ = put_none(py, &self.outcomes, Frame::new(Number::NONE, Kind::Nudge));
+        let _ = self.put_nudge(py);
+    }
+
+    pub(super) fn put_nudge(&self, py: Python<'_>) -> PyResult<()> {
+        match &self.outcomes {
+            Some(outcomes) => put_none(py, outcomes, Frame::new(Number::NONE, Kind::Nudge)),
+            None => Ok(()),
+        }
     }
 
     /// Tells who waits for the job that it has changed.
@@ -210,12 +227,18 @@ impl Engine {
 
     /// Who waits at the desk no longer lets another one come.
     pub(super) fn pass_on(&self) {
-        let next = locked(&self.sleepers).last().map(Arc::clone);
-        match next {
-            Some(job) => job.changed.raise(),
-            None if self.urgent.load(Ordering::SeqCst) != 0 => self.errands.raise(),
-            None => {}
+        if !self.wake_sleeper() && self.urgent.load(Ordering::SeqCst) != 0 {
+            self.errands.raise();
         }
+    }
+
+    /// Wakes one of those who wait without being at the desk; false if there is none.
+    pub(super) fn wake_sleeper(&self) -> bool {
+        let next = locked(&self.sleepers).last().map(Arc::clone);
+        if let Some(job) = &next {
+            job.changed.raise();
+        }
+        next.is_some()
     }
 
     /// Takes outcomes in: at least one, if there is one in time. Only at the desk: what was taken
@@ -223,6 +246,7 @@ impl Engine {
     pub(super) fn take_in(
         &self,
         py: Python<'_>,
+        outcomes: &Channel,
         patience: Patience,
         arrivals: &mut Vec<Arrival>,
     ) -> PyResult<()> {
@@ -230,8 +254,7 @@ impl Engine {
         let mut last: Option<Arc<Job>> = None;
         for _ in 0..BATCH {
             let read = |tag, message: &[u8]| wire::read(tag, message, &[]);
-            let Some((packet, blob)) = transfer::take(py, &self.outcomes, None, patience, read)?
-            else {
+            let Some((packet, blob)) = transfer::take(py, outcomes, None, patience, read)? else {
                 break;
             };
             patience = Patience::None;
@@ -251,34 +274,34 @@ impl Engine {
 
     /// Makes objects of what was taken in, and hands them to their jobs: all of them, whatever is
     /// raised on the way, for they are in nobody else's hands.
-    pub(super) fn deliver(&self, py: Python<'_>, arrivals: Vec<Arrival>) -> PyResult<()> {
+    pub(super) fn deliver(
+        &self,
+        py: Python<'_>,
+        outcomes: &Channel,
+        arrivals: Vec<Arrival>,
+    ) -> PyResult<()> {
         let mut result = Ok(());
         for arrival in arrivals {
-            let delivered = self.deliver_one(py, arrival);
+            let delivered = self.deliver_one(py, outcomes.storage(), arrival);
             result = result.and(delivered);
         }
         result
     }
 
-    pub(super) fn deliver_one(&self, py: Python<'_>, arrival: Arrival) -> PyResult<()> {
+    fn deliver_one(&self, py: Python<'_>, storage: Storage, arrival: Arrival) -> PyResult<()> {
         let Arrival { job, packet, blob } = arrival;
         let Packet { frame, payload, .. } = packet;
-        let storage = self.outcomes.storage();
-        let is_thread = storage.family().is_none();
         let mut interrupt = None;
         let object = payload.into_object_in_spite(py, storage, blob, &mut interrupt);
         let Some(job) = job else {
-            match frame.kind {
-                Kind::Left => {
-                    self.attention.store(1, Ordering::SeqCst);
-                    self.errands.raise();
-                }
-                Kind::Broken => {
-                    let error = object
-                        .and_then(|it| opened(py, is_thread, &it))
-                        .and_then(|error| broken_by(&error))
-                        .unwrap_or_else(|error| error.into_value(py).into_bound(py).into_any());
-                    self.break_with(py, &error);
+            match (frame.kind, object) {
+                (Kind::Left, _) => self.note_left(),
+                (Kind::Broken, object) => {
+                    let error = object.and_then(|it| opened(py, &it));
+                    self.note_broken(
+                        &error
+                            .unwrap_or_else(|error| error.into_value(py).into_bound(py).into_any()),
+                    );
                 }
                 _ => {}
             }
@@ -293,12 +316,11 @@ impl Engine {
         let outcome = match (frame.kind, object) {
             (Kind::Value, Ok(value)) => Outcome::Value(value.unbind()),
             (Kind::Values, Ok(values)) => {
-                job.note_time(frame.extra, values.len().unwrap_or(0));
+                let taken = Duration::from_nanos(frame.extra.into());
+                job.note_time(taken, values.len().unwrap_or(0));
                 Outcome::Values(values.unbind())
             }
-            (_, Ok(failure)) => failed(in_spite(py, &mut interrupt, || {
-                opened(py, is_thread, &failure)
-            })),
+            (_, Ok(failure)) => failed(in_spite(py, &mut interrupt, || opened(py, &failure))),
             (_, Err(error)) => failed(unreadable(py, &error)),
         };
         self.settle(py, &job, frame.number.index, outcome);
@@ -308,14 +330,17 @@ impl Engine {
 
     /// Takes in what is there, without waiting.
     pub(super) fn look(&self, py: Python<'_>) -> PyResult<()> {
-        if self.is_foreign() || self.outcomes.is_empty() || !self.try_take_desk() {
+        let Some(outcomes) = &self.outcomes else {
+            return Ok(());
+        };
+        if self.is_foreign() || outcomes.is_empty() || !self.try_take_desk() {
             return Ok(());
         }
         let mut arrivals = Vec::new();
-        let taken = self.take_in(py, Patience::None, &mut arrivals);
+        let taken = self.take_in(py, outcomes, Patience::None, &mut arrivals);
         self.leave_desk();
         self.pass_on();
-        taken.and(self.deliver(py, arrivals))
+        taken.and(self.deliver(py, outcomes, arrivals))
     }
 
     /// Waits until nothing is outstanding.

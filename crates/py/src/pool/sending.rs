@@ -63,17 +63,22 @@ impl Engine {
         }
     }
 
-    /// Starts workers as long as there are more tasks than workers. If there is none at all, `job`
-    /// ends with the reason, which is raised.
-    pub(super) fn hire(&self, py: Python<'_>, job: Option<&Arc<Job>>) -> PyResult<()> {
+    /// Starts workers as long as there are more tasks than workers, and fewer than `tasks`, which were
+    /// sent just now and may be done already. If there is none at all, `job` ends with the reason,
+    /// which is raised.
+    pub(super) fn hire(
+        &self,
+        py: Python<'_>,
+        job: Option<&Arc<Job>>,
+        tasks: usize,
+    ) -> PyResult<()> {
         loop {
             if self.has_ended() {
                 return Ok(());
             }
             let hired = self.hired.load(Ordering::SeqCst);
-            let wanted = self
-                .most_workers
-                .min(self.outstanding.load(Ordering::SeqCst));
+            let work = self.outstanding.load(Ordering::SeqCst) + self.shares.load(Ordering::SeqCst);
+            let wanted = self.most_workers.min(work.max(tasks));
             if hired >= wanted {
                 return Ok(());
             }

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
+use super::assembly::assemble;
 use super::engine::{Engine, locked};
 use super::job::{Job, News, Outcome};
+use super::state::Closing;
 
 impl Engine {
     /// Gives a task its outcome, unless it has one.
@@ -27,41 +29,56 @@ impl Engine {
 
     /// Stores the outcome of a task that has arrived, and tells who waits for it.
     pub(super) fn settle(&self, py: Python<'_>, job: &Arc<Job>, index: u32, outcome: Outcome) {
-        match job.store(index, outcome) {
-            News::Complete => self.complete(py, job),
-            News::Outcome => self.announce(py, job),
-            News::Nothing => {}
-        }
-        // Last: from then on the collector may find that all is over.
-        if self.outstanding.fetch_sub(1, Ordering::SeqCst) == 1 {
+        // Before anybody is told: who sends the next task finds the worker that it needs.
+        let is_last = !job.is_shared && self.outstanding.fetch_sub(1, Ordering::SeqCst) == 1;
+        let news = job.store(index, outcome);
+        self.tell(py, job, news);
+        if is_last {
             self.stop_if_done(py);
+        }
+    }
+
+    /// Tells who waits for a job what is new.
+    pub(super) fn tell(&self, py: Python<'_>, job: &Arc<Job>, news: News) {
+        match news {
+            News::Nothing => {}
+            News::Outcome => self.announce(py, job),
+            News::AllOutcomes => self.complete(py, job),
+            News::Complete(closing) => self.close(py, job, closing),
         }
     }
 
     /// A job has all its outcomes.
     pub(super) fn complete(&self, py: Python<'_>, job: &Arc<Job>) {
+        let result = job.begin_assembly().map(|all| assemble(py, all));
+        let closing = job.finish(result);
+        self.close(py, job, closing);
+    }
+
+    fn close(&self, py: Python<'_>, job: &Arc<Job>, closing: Closing) {
         job.common.clear();
-        if let Some(outcomes) = job.begin_assembly() {
-            job.finish(super::assembly::assemble(py, job.form, outcomes));
-        }
-        let known = locked(&self.jobs).by_number.remove(&job.number);
-        let (watcher, was_urgent) = {
-            let mut state = job.lock();
-            (state.watcher.take(), core::mem::take(&mut state.is_urgent))
-        };
-        if was_urgent {
+        if closing.was_urgent {
             self.urgent.fetch_sub(1, Ordering::SeqCst);
         }
-        if let Some(watcher) = watcher {
+        if let Some(watcher) = closing.watcher {
             locked(&self.due).push(watcher);
             self.errands.raise();
         }
+        // From here on the collector may find that all is over.
+        let known = locked(&self.jobs).by_number.remove(&job.number);
         self.announce(py, job);
         drop(known);
+        if closing.lets_go {
+            self.holds.fetch_sub(1, Ordering::SeqCst);
+            self.stop_if_done(py);
+        }
     }
 
     /// Lets a job go on though nobody may wait for it: the collector sees to that.
     pub(super) fn urge(&self, job: &Job) {
+        if self.outcomes.is_none() {
+            return; // the workers see to it themselves
+        }
         let is_new = {
             let mut state = job.lock();
             let is_new = !state.is_urgent && !state.is_complete();
@@ -73,6 +90,14 @@ impl Engine {
             is_new
         };
         if is_new {
+            self.errands.raise();
+        }
+    }
+
+    /// Has `watcher` called by the collector when the job is complete, also if it is by now.
+    pub(super) fn watch_surely(&self, py: Python<'_>, job: &Job, watcher: Py<PyAny>) {
+        if !self.watch(job, watcher.clone_ref(py)) {
+            locked(&self.due).push(watcher);
             self.errands.raise();
         }
     }

@@ -6,7 +6,8 @@ use std::collections::VecDeque;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PySequence};
 
-use super::job::{Form, Outcome};
+use super::feed::size;
+use super::job::{Form, News, Outcome};
 
 /// A task.
 pub(super) enum Slot {
@@ -28,6 +29,34 @@ pub(super) struct Source {
     /// How many tasks may be sent and not done, or, if it is lazy, not taken by who asked.
     pub(super) window: usize,
     pub(super) is_lazy: bool,
+}
+
+/// The items of a task: from `start` on, among all items of the job.
+#[derive(Debug)]
+pub(super) struct Slice {
+    /// The task's number.
+    pub(super) index: u32,
+    pub(super) start: usize,
+    pub(super) count: usize,
+    /// Whether the task is an item, and not a list of some.
+    pub(super) is_single: bool,
+}
+
+/// What a worker that takes items by itself is to do next.
+pub(super) enum Next {
+    Task(Slice),
+    /// There is work, but somebody else needs a worker, too.
+    Later,
+    Nothing,
+}
+
+/// What there is to do once all outcomes have come, when the job's lock isn't held any more.
+#[derive(Default)]
+pub(super) struct Closing {
+    pub(super) watcher: Option<Py<PyAny>>,
+    pub(super) was_urgent: bool,
+    /// Whether the job holds its pool open no longer.
+    pub(super) lets_go: bool,
 }
 
 /// What there is to take.
@@ -75,6 +104,10 @@ pub(super) struct State {
     pub(super) most_ahead: usize,
     /// Whether it holds its pool open: there are items to be sent, or may be.
     pub(super) is_holding: bool,
+    /// Whether it does so until all is done, because workers take its items by themselves.
+    pub(super) is_shared: bool,
+    /// So many shares of it lie in the queue, or are at work.
+    pub(super) shares: usize,
     /// Whether one thread is assembling, or has assembled, the result.
     pub(super) is_assembled: bool,
     pub(super) result: Option<Outcome>,
@@ -109,9 +142,129 @@ impl State {
         }
     }
 
-    /// True, once, when there is nothing left to be sent.
+    /// True, once, when it needn't hold its pool open any more.
     pub(super) fn lets_go(&mut self) -> bool {
-        !self.is_open && self.source.is_none() && core::mem::take(&mut self.is_holding)
+        let is_sent = !self.is_open && self.source.is_none();
+        let may_go = is_sent && (!self.is_shared || self.is_complete());
+        may_go && core::mem::take(&mut self.is_holding)
+    }
+
+    /// The items of the next task, which is reserved; and the source, if it has no more.
+    pub(super) fn next_slice(&mut self, workers: usize) -> Option<(Slice, Option<Source>)> {
+        let source = self.source.as_mut()?;
+        let (start, is_single) = (source.next, source.size == Some(1));
+        let count = size(source, self.item_time, workers);
+        source.next += count;
+        let is_finished = source.next >= source.end;
+        let finished = if is_finished {
+            self.source.take()
+        } else {
+            None
+        };
+        let slice = Slice {
+            index: self.reserve(),
+            start,
+            count,
+            is_single,
+        };
+        Some((slice, finished))
+    }
+
+    /// Whether one more share is of use; it counts from here on.
+    pub(super) fn begin_share(&mut self, workers: usize) -> bool {
+        let (ahead, in_flight) = (self.ahead(), self.in_flight());
+        let Some(source) = &self.source else {
+            return false;
+        };
+        let items = source.end - source.next;
+        let unsent = source.size.map_or(items, |size| items.div_ceil(size));
+        // Of the shares that there are, some may be at the tasks in flight.
+        let tasks = unsent + in_flight;
+        // Half a window at a time: else workers would stop after each task.
+        let has_room = !source.is_lazy || ahead <= source.window / 2;
+        let begins = has_room && self.shares < workers.min(tasks);
+        self.shares += usize::from(begins);
+        begins
+    }
+
+    /// What a worker that takes items by itself does next. Unless it is a `guest`, it has a share.
+    pub(super) fn next(
+        &mut self,
+        is_guest: bool,
+        stays: bool,
+        workers: usize,
+    ) -> (Next, Option<Source>) {
+        let ahead = self.ahead();
+        let is_open = |source: &Source| !source.is_lazy || ahead < source.window;
+        let has_work = self.source.as_ref().is_some_and(is_open);
+        if has_work && !stays {
+            return (Next::Later, None);
+        }
+        let slice = if has_work {
+            self.next_slice(workers)
+        } else {
+            None
+        };
+        if let Some((slice, finished)) = slice {
+            return (Next::Task(slice), finished);
+        }
+        self.shares -= usize::from(!is_guest);
+        (Next::Nothing, None)
+    }
+
+    /// A task has ended; false if that was known.
+    pub(super) fn arrive(&mut self, index: u32) -> bool {
+        let position = self.position(index);
+        match self.slots.get_mut(position) {
+            Some(slot @ Slot::Pending) => {
+                *slot = Slot::Arrived;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Stores the outcome of a task that has arrived.
+    pub(super) fn store(&mut self, form: Form, index: u32, outcome: Outcome) -> News {
+        self.done += 1;
+        let position = self.position(index);
+        match form {
+            Form::Single => {
+                self.result = Some(outcome);
+                self.slots.clear();
+            }
+            Form::Unordered => {
+                if let Some(slot) = self.slots.get_mut(position) {
+                    *slot = Slot::Gone;
+                }
+                while matches!(self.slots.front(), Some(Slot::Gone)) {
+                    self.slots.pop_front();
+                    self.first += 1;
+                }
+                self.ready.push_back(outcome);
+            }
+            Form::List | Form::Ordered => {
+                if let Some(slot) = self.slots.get_mut(position) {
+                    *slot = Slot::Done(outcome);
+                }
+            }
+        }
+        match form {
+            Form::List if self.is_complete() => News::AllOutcomes,
+            _ if self.is_complete() => News::Complete(self.closing()),
+            Form::Ordered if position == 0 => News::Outcome,
+            Form::Unordered => News::Outcome,
+            _ => News::Nothing,
+        }
+    }
+
+    /// All is done.
+    pub(super) fn closing(&mut self) -> Closing {
+        Closing {
+            watcher: self.watcher.take(),
+            was_urgent: core::mem::take(&mut self.is_urgent),
+            lets_go: self.lets_go(),
+        }
     }
 
     pub(super) fn withhold(&mut self) -> Stopped {

@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Items = 4,
     /// A list of tuples of arguments.
     Stars = 5,
+    /// The worker is to take items of the job by itself.
+    Share = 6,
     /// What the function returned.
     Value = 16,
     /// A list of what it returned.
@@ -49,10 +51,12 @@ pub(super) enum Kind {
 impl Kind {
     fn from_bits(bits: u8) -> Option<Self> {
         use Kind::{
-            Broken, Call, Failure, Item, Items, Left, Nudge, Star, Stars, Stop, Value, Values,
+            Broken, Call, Failure, Item, Items, Left, Nudge, Share, Star, Stars, Stop, Value,
+            Values,
         };
         [
-            Stop, Call, Item, Star, Items, Stars, Value, Values, Failure, Left, Broken, Nudge,
+            Stop, Call, Item, Star, Items, Stars, Share, Value, Values, Failure, Left, Broken,
+            Nudge,
         ]
         .into_iter()
         .find(|&kind| kind as u8 == bits)

@@ -2,19 +2,20 @@
 //! A worker's half of a pool: takes tasks, runs them, and answers.
 
 use core::cell::Cell;
+use core::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Instant;
 
 use freethreading_core::pool::Seat;
 use freethreading_core::queue::{Patience, Queue};
 use freethreading_core::storage::handle::decode;
-use freethreading_core::storage::{Blob, Object};
+use freethreading_core::storage::{Blob, Object, Storage};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PySequence, PyTuple};
 
-use super::engine::Engine;
+use super::engine::{Engine, put_none};
 use super::functions::Made;
 use super::job::{Job, Outcome};
 use super::wire::{self, Frame, Function, Kind, Number, Packet};
@@ -22,16 +23,23 @@ use crate::errors::{from_handle, from_out_of_memory};
 use crate::imported::Imported;
 use crate::message::{self, Outgoing};
 use crate::object;
+use crate::shield::{call, call_one};
 use crate::transfer::{self, Channel};
 
-/// What one worker of a pool is given: the two queues, and its seat.
+/// What one worker of a pool is given.
 #[pyclass(module = "freethreading._native", name = "_Link", frozen, weakref)]
 pub(crate) struct Link {
     tasks: Channel,
-    outcomes: Channel,
     pub(super) seat: Object<Seat>,
-    /// The pool itself, if its callers are in this process.
-    engine: Option<Arc<Engine>>,
+    callers: Callers,
+}
+
+/// Where a worker's callers are, who want to know how its tasks ended.
+enum Callers {
+    /// In this process: the worker settles its tasks itself.
+    Here(Arc<Engine>),
+    /// In another one, which takes outcomes out of this queue.
+    Elsewhere(Channel),
 }
 
 thread_local! {
@@ -51,7 +59,7 @@ pub(super) fn outcome_of(
     frame: Frame,
     payload: Bound<'_, PyAny>,
 ) -> Outcome {
-    let function = Some(job.function.bind(py).clone());
+    let function = Some(job.function.bind(py));
     let result = match frame.kind {
         Kind::Items | Kind::Stars => {
             run_all(function, &payload, frame.kind).map(|it| Outcome::Values(it.unbind()))
@@ -64,14 +72,52 @@ pub(super) fn outcome_of(
 impl Link {
     /// A new worker's.
     pub(super) fn new(engine: &Arc<Engine>) -> PyResult<Self> {
-        let storage = engine.tasks.storage();
-        let seat = Object::new(storage).map_err(from_out_of_memory("a pool's worker"))?;
+        let seat =
+            Object::new(engine.tasks.storage()).map_err(from_out_of_memory("a pool's worker"))?;
+        let callers = match &engine.outcomes {
+            Some(outcomes) => Callers::Elsewhere(Channel::new(outcomes.another())),
+            None => Callers::Here(Arc::clone(engine)),
+        };
         Ok(Self {
             tasks: Channel::new(engine.tasks.another()),
-            outcomes: Channel::new(engine.outcomes.another()),
             seat,
-            engine: storage.family().is_none().then(|| Arc::clone(engine)),
+            callers,
         })
+    }
+
+    /// Runs a task for callers in this process, and settles it.
+    fn perform_here(&self, py: Python<'_>, engine: &Engine, packet: Packet) {
+        let Packet { frame, payload, .. } = packet;
+        let Number { job, index } = frame.number;
+        if frame.kind == Kind::Share {
+            return engine.use_share(py, job);
+        }
+        let payload = payload.into_object(py, self.tasks.storage(), None);
+        // One that isn't known has been ended meanwhile.
+        let Some(job) = engine.job(job) else {
+            return;
+        };
+        let outcome = match payload {
+            Ok(payload) => outcome_of(py, &job, frame, payload),
+            Err(error) => Outcome::error(py, error),
+        };
+        engine.resolve(py, &job, index, |_| outcome);
+    }
+
+    /// Runs a task for callers in another process, and sends them its outcome.
+    fn perform_and_answer(
+        &self,
+        py: Python<'_>,
+        outcomes: &Channel,
+        made: &mut Made,
+        packet: Packet,
+        blob: Option<Blob>,
+    ) -> PyResult<()> {
+        let number = packet.frame.number;
+        let (kind, result, time) = self.perform(py, made, packet, blob);
+        answer(py, outcomes, number, kind, result, time)?;
+        self.seat.clear();
+        Ok(())
     }
 
     /// Runs a task; the answer's kind, its payload, and what the task took.
@@ -88,7 +134,7 @@ impl Link {
         let function = match function {
             Function::Known => made.known(py, storage, job).map(Some),
             Function::Pickled(bytes) => made.make(py, storage, bytes, job).map(Some),
-            Function::Elsewhere => Ok(self.job_function(py, frame)),
+            Function::Elsewhere => Ok(None),
         };
         let payload = packet.payload.into_object(py, storage, blob);
         let (function, payload) = match (function, payload) {
@@ -101,6 +147,7 @@ impl Link {
                 return (Kind::Failure, Err(error), 0);
             }
         };
+        let function = function.as_ref();
         match frame.kind {
             Kind::Items | Kind::Stars => {
                 let start = Instant::now();
@@ -111,57 +158,47 @@ impl Link {
             kind => (Kind::Value, run(function, payload, kind), 0),
         }
     }
+}
 
-    /// The function of a job of this process.
-    fn job_function<'py>(&self, py: Python<'py>, frame: Frame) -> Option<Bound<'py, PyAny>> {
-        let job = self.engine.as_ref()?.job(frame.number.job)?;
-        Some(job.function.bind(py).clone())
-    }
+/// Sends an answer; what can't be sent is described instead.
+fn answer(
+    py: Python<'_>,
+    outcomes: &Channel,
+    number: Number,
+    kind: Kind,
+    result: PyResult<Bound<'_, PyAny>>,
+    time: u32,
+) -> PyResult<()> {
+    let storage = outcomes.storage();
+    let encoded = result.map(|value| {
+        let outgoing = Outgoing::new(storage, value.clone());
+        (value, outgoing)
+    });
+    let (kind, payload) = match encoded {
+        Ok((_, Ok(outgoing))) => (kind, outgoing),
+        Ok((value, Err(error))) => (Kind::Failure, described(py, storage, &error, Some(&value))?),
+        Err(error) => (Kind::Failure, described(py, storage, &error, None)?),
+    };
+    let frame = Frame {
+        extra: time,
+        ..Frame::new(number, kind)
+    };
+    wire::put(py, outcomes, frame, &[], payload)
+}
 
-    /// Sends an answer; what can't be sent is described instead.
-    fn answer(
-        &self,
-        py: Python<'_>,
-        number: Number,
-        kind: Kind,
-        result: PyResult<Bound<'_, PyAny>>,
-        time: u32,
-    ) -> PyResult<()> {
-        let storage = self.outcomes.storage();
-        let encoded = result.map(|value| {
-            let outgoing = Outgoing::new(storage, value.clone());
-            (value, outgoing)
-        });
-        let (kind, payload) = match encoded {
-            Ok((_, Ok(outgoing))) => (kind, outgoing),
-            Ok((value, Err(error))) => (Kind::Failure, self.described(py, &error, Some(&value))?),
-            Err(error) => (Kind::Failure, self.described(py, &error, None)?),
-        };
-        let frame = Frame {
-            extra: time,
-            ..Frame::new(number, kind)
-        };
-        wire::put(py, &self.outcomes, frame, &[], payload)
-    }
-
-    /// An exception as it travels: itself between threads; else its pickle, if there is one, and
-    /// what can always be told of it. `value` is what couldn't be pickled.
-    fn described<'py>(
-        &self,
-        py: Python<'py>,
-        error: &PyErr,
-        value: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Outgoing<'py>> {
-        static DESCRIBED: Imported = Imported::new("freethreading._tasks", "described");
-        let storage = self.outcomes.storage();
-        // With its traceback, which CPython 3.11 keeps apart.
-        let exception = error.clone_ref(py).into_value(py).into_bound(py).into_any();
-        if storage.family().is_none() {
-            return Outgoing::new(storage, exception);
-        }
-        let described = DESCRIBED.get(py)?.call1((exception, value))?;
-        Outgoing::new(storage, described)
-    }
+/// An exception as it travels: its pickle, if there is one, and what can always be told of it.
+/// `value` is what couldn't be pickled.
+fn described<'py>(
+    py: Python<'py>,
+    storage: Storage,
+    error: &PyErr,
+    value: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Outgoing<'py>> {
+    static DESCRIBED: Imported = Imported::new("freethreading._tasks", "described");
+    // With its traceback, which CPython 3.11 keeps apart.
+    let exception = error.clone_ref(py).into_value(py).into_bound(py).into_any();
+    let described = DESCRIBED.get(py)?.call1((exception, value))?;
+    Outgoing::new(storage, described)
 }
 
 #[pymethods]
@@ -171,16 +208,21 @@ impl Link {
     fn run(&self, py: Python<'_>, most: Option<u64>) -> PyResult<()> {
         let mut made = Made::default();
         let mut left = most;
-        if let Some(engine) = &self.engine {
-            EMPLOYER.set(Arc::as_ptr(engine).addr());
-        }
+        let claim = match &self.callers {
+            Callers::Here(engine) => {
+                EMPLOYER.set(Arc::as_ptr(engine).addr());
+                None
+            }
+            // What it has in hand is written down, in case that it dies.
+            Callers::Elsewhere(_) => Some(self.seat.claim()),
+        };
         self.seat.set_ready();
         while left != Some(0) {
             let known = made.bytes();
             let taken = transfer::take(
                 py,
                 &self.tasks,
-                Some(self.seat.claim()),
+                claim,
                 Patience::Until(None),
                 |tag, message| wire::read(tag, message, known),
             )?;
@@ -198,16 +240,21 @@ impl Link {
                 wire::put(py, &self.tasks, packet.frame, &[], none)?;
                 break;
             }
-            let number = packet.frame.number;
             if packet.is_cancelled {
                 let nobodys = packet.payload.into_object(py, self.tasks.storage(), blob);
                 drop(nobodys);
+                if let (Callers::Here(engine), Kind::Share) = (&self.callers, packet.frame.kind) {
+                    engine.shares.fetch_sub(1, Ordering::SeqCst);
+                }
                 self.seat.clear();
                 continue;
             }
-            let (kind, result, time) = self.perform(py, &mut made, packet, blob);
-            self.answer(py, number, kind, result, time)?;
-            self.seat.clear();
+            match &self.callers {
+                Callers::Here(engine) => self.perform_here(py, engine, packet),
+                Callers::Elsewhere(outcomes) => {
+                    self.perform_and_answer(py, outcomes, &mut made, packet, blob)?;
+                }
+            }
             left = left.map(|left| left - 1);
         }
         self.leave(py)
@@ -215,17 +262,32 @@ impl Link {
 
     /// Tells that the worker's initializer has failed.
     fn report_broken(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
-        let payload = self.described(py, &PyErr::from_value(error), None)?;
-        let frame = Frame::new(Number::NONE, Kind::Broken);
-        wire::put(py, &self.outcomes, frame, &[], payload)
+        match &self.callers {
+            Callers::Here(engine) => {
+                engine.note_broken(&error);
+                Ok(())
+            }
+            Callers::Elsewhere(outcomes) => {
+                let error = PyErr::from_value(error);
+                let payload = described(py, outcomes.storage(), &error, None)?;
+                let frame = Frame::new(Number::NONE, Kind::Broken);
+                wire::put(py, outcomes, frame, &[], payload)
+            }
+        }
     }
 
     /// Tells that the worker is about to end.
     fn leave(&self, py: Python<'_>) -> PyResult<()> {
         EMPLOYER.set(0);
-        let none = Outgoing::new(self.outcomes.storage(), py.None().into_bound(py))?;
-        let frame = Frame::new(Number::NONE, Kind::Left);
-        wire::put(py, &self.outcomes, frame, &[], none)
+        match &self.callers {
+            Callers::Here(engine) => {
+                engine.note_left();
+                Ok(())
+            }
+            Callers::Elsewhere(outcomes) => {
+                put_none(py, outcomes, Frame::new(Number::NONE, Kind::Left))
+            }
+        }
     }
 
     /// Whether the worker came as far as to take tasks.
@@ -235,8 +297,11 @@ impl Link {
 
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         static RESTORE: Imported = Imported::new("freethreading._native", "restore_link");
+        let Callers::Elsewhere(outcomes) = &self.callers else {
+            return Err(PyTypeError::new_err("a thread's link stays in its process"));
+        };
         let (tasks, ticket) = object::handle(py, &self.tasks)?;
-        let (outcomes, _) = object::handle(py, &self.outcomes)?;
+        let (outcomes, _) = object::handle(py, outcomes)?;
         let (seat, _) = object::handle(py, &self.seat)?;
         let handles = (tasks, outcomes, seat, ticket);
         (RESTORE.get(py)?, handles).into_pyobject(py)
@@ -256,11 +321,11 @@ pub(crate) fn restore_link(
     let failed = |error| from_handle("pool's worker", error);
     let tasks: Object<Queue> = decode(tasks.as_bytes()).map_err(failed)?;
     message::prepare(py, tasks.storage())?;
+    let outcomes = decode(outcomes.as_bytes()).map_err(failed)?;
     Ok(Link {
         tasks: Channel::new(tasks),
-        outcomes: Channel::new(decode(outcomes.as_bytes()).map_err(failed)?),
         seat: decode(seat.as_bytes()).map_err(failed)?,
-        engine: None,
+        callers: Callers::Elsewhere(Channel::new(outcomes)),
     })
 }
 
@@ -269,36 +334,36 @@ fn no_function() -> PyErr {
 }
 
 /// Runs a task of one call.
-fn run<'py>(
-    function: Option<Bound<'py, PyAny>>,
+pub(super) fn run<'py>(
+    function: Option<&Bound<'py, PyAny>>,
     payload: Bound<'py, PyAny>,
     kind: Kind,
 ) -> PyResult<Bound<'py, PyAny>> {
     match kind {
-        Kind::Item => function.ok_or_else(no_function)?.call1((payload,)),
-        Kind::Star => function
-            .ok_or_else(no_function)?
-            .call1(as_arguments(&payload)?),
+        Kind::Item => call_one(function.ok_or_else(no_function)?, &payload),
+        Kind::Star => {
+            let arguments = as_arguments(&payload)?;
+            call(function.ok_or_else(no_function)?, &arguments, None)
+        }
         _ => {
             let parts = payload.cast_into::<PyTuple>()?;
             let keywords = parts.get_item(parts.len() - 1)?;
             let positional = parts.get_item(parts.len() - 2)?.cast_into::<PyTuple>()?;
-            let function = match parts.len() {
-                2 => function.ok_or_else(no_function)?,
-                _ => parts.get_item(0)?,
+            let own = match parts.len() {
+                2 => None,
+                _ => Some(parts.get_item(0)?),
             };
+            let function = own.as_ref().or(function).ok_or_else(no_function)?;
             drop(parts);
-            if keywords.is_none() {
-                return function.call1(positional);
-            }
-            function.call(positional, Some(keywords.cast::<PyDict>()?))
+            let keywords = (!keywords.is_none()).then(|| keywords.cast::<PyDict>());
+            call(function, &positional, keywords.transpose()?)
         }
     }
 }
 
 /// Runs a task of many calls.
-fn run_all<'py>(
-    function: Option<Bound<'py, PyAny>>,
+pub(super) fn run_all<'py>(
+    function: Option<&Bound<'py, PyAny>>,
     items: &Bound<'py, PyAny>,
     kind: Kind,
 ) -> PyResult<Bound<'py, PyAny>> {
@@ -308,9 +373,9 @@ fn run_all<'py>(
     let mut values = Vec::with_capacity(items.len());
     for item in items.iter_borrowed() {
         values.push(if kind == Kind::Stars {
-            function.call1(as_arguments(&item)?)?
+            call(function, &as_arguments(&item)?, None)?
         } else {
-            function.call1((&*item,))?
+            call_one(function, &item)?
         });
     }
     PyList::new(items.py(), values).map(Bound::into_any)
