@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_MANY = 2**31 - 1
+
+
 def check_callable(owner: str, name: str, value: object) -> None:
     """Raise TypeError unless `value` can be called."""
     if not callable(value):
@@ -44,7 +47,8 @@ def checked_count(owner: str, name: str, value: object) -> int:
     if count < 1:
         message = f"{owner}: {name} must be at least 1, not {count}"
         raise ValueError(message)
-    return count
+    # As good as any larger number, and one that the engine can count with.
+    return min(count, _MANY)
 
 
 def checked_positional(owner: str, name: str, value: object) -> tuple[object, ...]:

@@ -52,6 +52,8 @@ class Crew:
         # Held by the one who looks after the workers: a process may only be asked by one thread at
         # a time whether it has ended (its status can be read once).
         self._care = threading.RLock()
+        # Whose it is: a signal handler or a finalizer may come in the middle of it.
+        self._carer: int | None = None
         self._workers: dict[_Link, Any] = {}
         self._collector: threading.Thread | None = None
         self._false_starts = 0
@@ -102,39 +104,69 @@ class Crew:
         if self._collector is None and self.pid == os.getpid():
             with self._lock:
                 if self._collector is None:
-                    collector = threading.Thread(
+                    # Known before it is started: a finalizer that comes in between needs no other.
+                    self._collector = threading.Thread(
                         target=_collect, args=(self,), name="freethreading-collector", daemon=True
                     )
-                    collector.start()
-                    self._collector = collector
+                    try:
+                        self._collector.start()
+                    except BaseException:
+                        self._collector = None
+                        raise
 
     def look(self) -> None:
         """Look after the workers, unless somebody is at it."""
         if self._care.acquire(blocking=False):
             try:
-                self._look()
+                self._care_for(self._look)
             finally:
                 self._care.release()
 
+    def _care_for(self, action: Callable[[], object], *, must_be_now: bool = False) -> None:
+        """Do what one thread at a time may do, and only if it `must_be_now` amidst the same."""
+        is_amidst = self._carer == threading.get_ident()
+        if is_amidst and not must_be_now:
+            return
+        with self._care:
+            self._carer = threading.get_ident()
+            try:
+                action()
+            finally:
+                if not is_amidst:
+                    self._carer = None
+
     def _look(self) -> None:
         """Bury the workers that have ended, and start others if there are tasks for them."""
-        with self._lock:
-            workers = list(self._workers.items())
-        for link, worker in workers:
-            # A signal handler or finalizer of this thread may have come here in the meantime.
-            if worker is not None and link in self._workers and not worker.is_alive():
-                self._bury(link, worker)
-                with self._lock:
-                    is_first = self._workers.pop(link, None) is not None
-                if is_first:
-                    self.engine.left()
+        self._bury_the_dead()
         if self._is_ending:
+            workers = self._present()
+            if workers and self.can_kill:
+                self._kill(workers)
+                self._bury_the_dead()
             return
         if self.engine.broken() is not None:
-            self.end()
+            self._is_ending = True
+            self._look()
             return
         self._start_others()
         self.engine.stop_if_done()
+
+    def _bury_the_dead(self) -> None:
+        with self._lock:
+            workers = list(self._workers.items())
+        for link, worker in workers:
+            try:
+                if worker is None or worker.is_alive():
+                    continue
+                self._bury(link, worker)
+            except ValueError:  # it is closed
+                if link in self._workers:
+                    raise
+            # A signal handler of this thread may have done all that in between.
+            with self._lock:
+                is_first = self._workers.pop(link, None) is not None
+            if is_first:
+                self.engine.left()
 
     def _start_others(self) -> None:
         try:
@@ -162,12 +194,25 @@ class Crew:
         self.end()
 
     def end(self) -> None:
-        """End the workers."""
+        """End the workers; amidst a look at them, that look does it, or the next one."""
         self._is_ending = True
-        with self._care:
-            self._kill(self._present())
-            self._look()
+        self._care_for(self._look)
         self.engine.nudge()
+
+    def drop(self, error: BaseException) -> None:
+        """Do as `terminate`, but have the collector end the workers.
+
+        For finalizers, which come in the middle of anything, and must not wait.
+        """
+        self.is_closed = True
+        self.engine.terminate(error)
+        self._is_ending = True
+        self.engine.nudge()
+
+    def finish(self) -> None:
+        """End the workers of a pool that was dropped or terminated, if that isn't done."""
+        if self._is_ending:
+            self._care_for(self._look)
 
     def join(self, owner: str) -> None:
         """Wait until all is done and all workers have ended; to be called when closed.
@@ -185,16 +230,18 @@ class Crew:
             if not self._is_ending:
                 self.engine.wait_idle()
             self.engine.stop_if_done()
-            with self._care:
-                with self._lock:
-                    if not self._workers:
-                        break
-                self._await(self._present())
-                self._look()
+            with self._lock:
+                if not self._workers:
+                    break
+            self._care_for(self._await_and_look, must_be_now=True)
         self.engine.nudge()
         collector = self._collector
         if collector is not None and collector is not threading.current_thread():
             collector.join()
+
+    def _await_and_look(self) -> None:
+        self._await(self._present())
+        self._look()
 
     def _present(self) -> list[Any]:
         """Return the workers, without those who are being started."""
@@ -322,9 +369,11 @@ class ProcessCrew(Crew):
 def _guard(popen: Any) -> None:  # noqa: ANN401  # any of multiprocessing's Popen classes
     """Let one thread at a time ask whether a process has ended: its status can be read once.
 
-    multiprocessing asks for all children whenever one is started, in whatever thread that is.
+    multiprocessing asks for all children whenever one is started, in whatever thread that is. A
+    finalizer may do so amidst another question; the first answer counts.
     """
     poll, lock = popen.poll, threading.RLock()
+    known: list[int] = []
 
     def guarded(flag: int = os.WNOHANG) -> int | None:
         if flag != os.WNOHANG:
@@ -332,7 +381,12 @@ def _guard(popen: Any) -> None:  # noqa: ANN401  # any of multiprocessing's Pope
 
             wait([popen.sentinel])
         with lock:
-            return poll(flag)  # type: ignore[no-any-return]
+            code: int | None = poll(flag)
+            if code is not None and not known:
+                known.append(code)
+            if known:
+                popen.returncode = known[0]
+            return known[0] if known else None
 
     popen.poll = guarded
 
@@ -349,6 +403,7 @@ def _collect(crew: Crew) -> None:
     while True:
         try:
             if not engine.collect(_BUSY if engine.is_busy() else _IDLE):
+                crew.finish()
                 return
             crew.look()
         except BaseException as error:  # noqa: BLE001  # an item's pickling, or lack of memory

@@ -277,5 +277,4 @@ def _replacing_context() -> BaseContext:
 def _dropped(crew: Crew) -> None:
     """Let the workers of an executor end when they have done all that there is."""
     if crew.pid == os.getpid():
-        crew.collect()
         crew.close()

@@ -417,6 +417,6 @@ def _dropped(crew: Crew, workers: int) -> None:
     """End the workers of a pool that nobody has ended."""
     if crew.pid == os.getpid():
         # Before the warning, which raises where warnings are errors.
-        crew.terminate(ValueError("WorkerPool: the pool was dropped"))
+        crew.drop(ValueError("WorkerPool: the pool was dropped"))
         message = f"unclosed running <freethreading.WorkerPool workers={workers}>"
         warnings.warn(message, ResourceWarning, stacklevel=2)

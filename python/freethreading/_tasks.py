@@ -108,20 +108,26 @@ def described(error: BaseException, value: object) -> tuple[bytes, Failure]:
             f"{_message(error)}; let the task return plain data"
         )
         return b"", _told(error, message, [])
-    try:
-        notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
-    except Exception:  # noqa: BLE001 - a property of the user's, or no list
-        notes = []
-    failure = _told(error, _message(error), notes)
+    failure = _told(error, _message(error), _notes(error))
     try:
         return pack((error, error.args)), failure
     except BaseException:  # noqa: BLE001 - whatever it was, `opened` has a stand-in for it
         return b"", failure
 
 
+def _notes(error: BaseException) -> list[str]:
+    try:
+        return [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
+    except Exception:  # noqa: BLE001 - a property of the user's, or no list
+        return []
+
+
 def _told(error: BaseException, message: str, notes: list[str]) -> Failure:
     """Describe an exception while its traceback is at hand."""
-    text = "".join(traceback.format_exception(error))
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001 - it looks at attributes, which may be properties of the user's
+        text = "".join(traceback.format_tb(error.__traceback__))
     return type(error).__qualname__, message, text, notes
 
 
@@ -134,7 +140,7 @@ def opened(described: tuple[bytes, Failure]) -> BaseException:
         error, args = pickle.loads(packed)  # noqa: S301 - from our own worker
         # A class whose `__init__` changes its arguments has changed them a second time by now.
         error.args = args
-        if not getattr(error, "__notes__", None):
+        if failure[3] and not _notes(error):
             for note in failure[3]:
                 error.add_note(note)
         error.__cause__ = RemoteTraceback(failure[2])

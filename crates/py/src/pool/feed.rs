@@ -48,7 +48,7 @@ pub(super) fn size(source: &Source, item_time: Option<f64>, workers: usize) -> u
                 let items = (duration / time).clamp(1.0, 1e9) as usize;
                 items
             };
-            left.div_ceil(workers * SHARES)
+            left.div_ceil(workers.saturating_mul(SHARES))
                 .clamp(items(SHORTEST), items(LONGEST).max(items(SHORTEST)))
         }
     };
