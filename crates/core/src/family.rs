@@ -16,12 +16,15 @@
 //!    bit set until that is done, so that its own death on the way is found like any other;
 //!    meanwhile a serial number of zero keeps everybody else from the object.
 //! 4. In each process a counter per object says how many references it has there; the
-//!    transitions from and to zero happen under the mutex, together with the holder bit.
+//!    transitions from and to zero happen under the mutex, together with the holder bit. Whoever
+//!    drops a reference waits only a moment for the mutex: if somebody was stopped who has it, the
+//!    reference is counted on until this process gets the mutex again.
 //! 5. Nothing of a joined family is unmapped while the process lives. Offsets read from the
 //!    file are checked before they are followed.
 
 use core::fmt;
 use core::ptr::NonNull;
+use core::time::Duration;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, open, readlink};
@@ -30,11 +33,12 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::crash;
 use crate::deadline::Deadline;
+use crate::park::{Park, Parked, Uninterruptible};
 use crate::primitive::Ordering::{Acquire, Relaxed, Release};
 use crate::primitive::{AtomicPtr, AtomicU32};
 use crate::process::Process;
 use crate::storage::{Storage, Token};
-use crate::sync::mutex::RobustMutex;
+use crate::sync::mutex::{Locked, RobustMutex, Tried};
 
 mod bitmap;
 mod blobs;
@@ -72,6 +76,8 @@ pub struct Family {
     /// For each part of the file (those with the same number modulo [`PARTS`] share an entry) the
     /// count of trims, plus one, at which this process wrote to it through the file.
     written: [AtomicU32; PARTS],
+    /// Whether (1) objects were released whose references are still counted.
+    has_deferred: AtomicU32,
     me: AtomicU32,
     /// The process that `me` belongs to; another one after a fork that nobody told us of.
     pid: AtomicU32,
@@ -97,6 +103,21 @@ impl Run {
         Self(offset.wrapping_sub(layout::CELL))
     }
 }
+
+/// How long the family's mutex is waited for. Critical sections take microseconds, but a process
+/// may be stopped in the middle of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Not at all: for who keeps an interpreter from going on, or another mutex from the living.
+    AtOnce,
+    /// Long enough for those who go on, and to find out about those who died.
+    Soon,
+    /// However long it takes.
+    Whenever,
+}
+
+/// See [`Entry::Soon`].
+const SOON: Duration = Duration::from_millis(10);
 
 /// The process table is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -305,6 +326,7 @@ impl Family {
             references: [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_EXTENTS],
             seen_alive: [const { AtomicU32::new(0) }; layout::MAX_PROCESSES as usize],
             written: [const { AtomicU32::new(0) }; PARTS],
+            has_deferred: AtomicU32::new(0),
             me: AtomicU32::new(unregistered().bits()),
             pid: AtomicU32::new(std::process::id()),
         };
@@ -436,18 +458,29 @@ impl Family {
 
     /// Frees the slots of processes that have died and what only they held. Returns how many.
     pub fn reap_dead(&self) -> usize {
+        self.reap_dead_if(Entry::Whenever)
+    }
+
+    /// As `reap_dead`, as far as the mutex is to be had in time.
+    pub(crate) fn reap_dead_if(&self, entry: Entry) -> usize {
         let dead: Vec<Token> = self
             .processes()
             .iter()
             .filter(|&token| self.processes().is_gone(token))
             .collect();
-        dead.iter().filter(|&&token| self.reap(token)).count()
+        dead.iter()
+            .filter(|&&token| self.reap_if(entry, token))
+            .count()
     }
 
     /// Frees the slot of `token` and what only it held, if its process is dead or hasn't
     /// arrived yet (and never will: then it gets another slot, and holds nothing). Says whether
     /// it did.
     pub fn reap(&self, token: Token) -> bool {
+        self.reap_if(Entry::Whenever, token)
+    }
+
+    fn reap_if(&self, entry: Entry, token: Token) -> bool {
         if token == self.me()
             || self
                 .processes()
@@ -456,7 +489,7 @@ impl Family {
         {
             return false;
         }
-        let left = self.locked(|| {
+        let left = self.locked_if(entry, || {
             if !self.processes().begin_reaping(token) {
                 return None;
             }
@@ -466,7 +499,7 @@ impl Family {
             self.processes().release(token);
             Some((orphans, lenders))
         });
-        let Some((orphans, lenders)) = left else {
+        let Some(Some((orphans, lenders))) = left else {
             return false;
         };
         for orphan in orphans {
@@ -487,6 +520,42 @@ impl Family {
         let result = section();
         self.header().mutex.unlock(storage);
         result
+    }
+
+    /// As `locked`; `None`, and nothing has happened, if the mutex isn't to be had in time.
+    pub(crate) fn locked_if<R>(&self, entry: Entry, section: impl FnOnce() -> R) -> Option<R> {
+        let storage = self.as_storage();
+        let mutex = &self.header().mutex;
+        let locked = match entry {
+            Entry::AtOnce => match mutex.try_lock_briefly(storage) {
+                Tried::Taken => Locked::Clean,
+                Tried::Busy => Locked::TimedOut,
+            },
+            Entry::Soon => mutex.lock_until(storage, &Uninterruptible, Deadline::after(SOON)),
+            Entry::Whenever => return Some(self.locked(section)),
+        };
+        match locked {
+            Locked::Clean => {}
+            Locked::Recovered => self.mend(),
+            Locked::TimedOut | Locked::Interrupted => return None,
+        }
+        let result = section();
+        mutex.unlock(storage);
+        Some(result)
+    }
+
+    /// For who wasn't let in: waits until it may try again.
+    pub(crate) fn await_entry(&self, park: &impl Park, deadline: Option<Deadline>) -> Parked {
+        let storage = self.as_storage();
+        let mutex = &self.header().mutex;
+        match mutex.lock_until(storage, park, deadline) {
+            Locked::Clean => {}
+            Locked::Recovered => self.mend(),
+            Locked::TimedOut => return Parked::TimedOut,
+            Locked::Interrupted => return Parked::Interrupted,
+        }
+        mutex.unlock(storage);
+        Parked::Retry
     }
 
     fn as_storage(&self) -> Storage {

@@ -24,7 +24,9 @@
 //!    record that they look for isn't in the segment. A producer leaves a segment for good
 //!    before it commits the first record in the next one. So a segment that consumers have
 //!    left belongs to nobody.
-//! 4. No code of the user runs while a mutex is held, except `read`, which must only copy.
+//! 4. No code of the user runs while a mutex is held, except `read`, which must only copy. Nor is
+//!    one that others may hold for long waited for meanwhile: who finds the storage's taken releases
+//!    its own, waits, and begins again.
 //! 5. What is read from shared memory is checked before it is used as a length or address.
 //! 6. Who takes a message with a claim has written it down, in a word of its own, from the moment
 //!    on that the message is taken: `claim` says how.
@@ -36,10 +38,10 @@ use core::time::Duration;
 
 use crate::crash;
 use crate::deadline::Deadline;
-use crate::family::Family;
+use crate::family::{Entry, Family};
 use crate::park::{Park, Parked, Uninterruptible};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering, fence_after_update};
-use crate::storage::{Address, Blob, BlobName, Kind, OutOfMemory, Shareable, Storage};
+use crate::storage::{Address, Blob, BlobName, Kind, Shareable, Storage, Unavailable};
 use crate::sync::mutex::{Locked, Tried};
 
 mod bell;
@@ -60,8 +62,8 @@ pub use side::Waited;
 pub struct Queue {
     producers: Side,
     /// The first segment that isn't freed yet: the consumers', or, if one of them was killed
-    /// before it freed what it had read, one before. Written by the first producer, from then
-    /// on by consumers only.
+    /// before it freed what it had read, or couldn't then, one before. Written by the first
+    /// producer, from then on by consumers only.
     first: AtomicU64,
     /// The most messages at a time; 0: no limit. Set once, before the object is shared.
     capacity: AtomicU32,
@@ -97,7 +99,7 @@ unsafe impl Shareable for Queue {
                 crash::step();
             }
         }
-        self.retire(storage, Address::NULL);
+        self.retire(storage, Entry::Whenever, Address::NULL);
     }
 }
 
@@ -171,7 +173,8 @@ pub struct TooManyDone;
 /// How long an operation may wait.
 #[derive(Clone, Copy, Debug)]
 pub enum Patience {
-    /// Not at all (but for somebody who is in the middle of a put or get).
+    /// Not at all (but for somebody who is in the middle of a put or get, or of another change of
+    /// shared memory).
     None,
     /// Until then; `None` is for ever.
     Until(Option<Deadline>),
@@ -180,14 +183,18 @@ pub enum Patience {
 impl Patience {
     /// Until when the queue's mutex is waited for: long enough for who is in the middle of a put
     /// or get, however soon the deadline is. Else a queue with room would be called full.
-    fn of_mutex(self) -> Option<Deadline> {
-        match self {
+    /// Whoever is stopped there makes it full, or empty, all the same. (Threads are stopped
+    /// together.)
+    #[must_use]
+    pub fn of_mutex(self, storage: Storage) -> Option<Deadline> {
+        let deadline = match self {
             Self::None => None,
-            Self::Until(deadline) => {
-                let deadline = deadline?;
-                Deadline::after(IN_THE_MIDDLE).map(|later| later.max(deadline))
-            }
+            Self::Until(deadline) => Some(deadline?),
+        };
+        if deadline.is_none() && !storage.can_lose_holders() {
+            return None;
         }
+        Deadline::after(IN_THE_MIDDLE).map(|later| deadline.map_or(later, |at| later.max(at)))
     }
 }
 
@@ -260,9 +267,9 @@ impl Queue {
         if self.producers.mutex.try_lock_briefly(storage) == Tried::Busy {
             return Attempt::WouldWait;
         }
-        match self.put_locked(storage, tag, message, None) {
-            Put::Full => Attempt::WouldWait,
-            outcome => Attempt::Ended(outcome),
+        match self.put_locked(storage, Entry::AtOnce, tag, message, None) {
+            Attempt::Ended(Put::Full) => Attempt::WouldWait,
+            outcome => outcome,
         }
     }
 
@@ -309,7 +316,7 @@ impl Queue {
     ) -> Put {
         let (mut has_waited, mut has_slept) = (false, false);
         let outcome = loop {
-            let until = patience.of_mutex();
+            let until = patience.of_mutex(storage);
             match self.producers.mutex.lock_until(storage, park, until) {
                 Locked::Clean => {}
                 Locked::Recovered => self.producers.mend(storage, &self.consumers),
@@ -317,7 +324,14 @@ impl Queue {
                 Locked::Interrupted => break Put::Interrupted,
             }
             let taken = self.consumers.count.load(Ordering::Acquire);
-            let outcome = self.put_locked(storage, tag, message, blob);
+            let outcome = match self.put_locked(storage, Entry::Soon, tag, message, blob) {
+                Attempt::Ended(outcome) => outcome,
+                Attempt::WouldWait => match storage.await_entry(park, until) {
+                    Parked::Retry => continue,
+                    Parked::TimedOut => break Put::Full,
+                    Parked::Interrupted => break Put::Interrupted,
+                },
+            };
             let (Put::Full, Patience::Until(deadline)) = (outcome, patience) else {
                 break outcome;
             };
@@ -342,30 +356,37 @@ impl Queue {
         outcome
     }
 
-    /// Puts under the producers' mutex, releases it, and wakes a consumer.
+    /// Puts under the producers' mutex, releases it, and wakes a consumer; would wait only for the
+    /// storage.
     #[inline]
     fn put_locked(
         &self,
         storage: Storage,
+        entry: Entry,
         tag: u32,
         message: &[&[u8]],
         blob: Option<&Blob>,
-    ) -> Put {
+    ) -> Attempt<Put> {
         let outcome = if self.has_room() {
             let appended = match blob {
-                None => Record::new(tag, message, false)
-                    .and_then(|record| self.append(storage, &record, Side::commit)),
-                Some(blob) => self.append_with_blob(storage, tag, message, blob),
+                None => Record::new(tag, message, false).and_then(|record| {
+                    self.append(storage, entry, &record, |producers, end| {
+                        producers.commit(end);
+                        Ok(())
+                    })
+                }),
+                Some(blob) => self.append_with_blob(storage, entry, tag, message, blob),
             };
             match appended {
-                Ok(()) => Put::Done,
-                Err(OutOfMemory) => Put::OutOfMemory,
+                Ok(()) => Attempt::Ended(Put::Done),
+                Err(Unavailable::OutOfMemory) => Attempt::Ended(Put::OutOfMemory),
+                Err(Unavailable::Busy) => Attempt::WouldWait,
             }
         } else {
-            Put::Full
+            Attempt::Ended(Put::Full)
         };
         self.producers.mutex.unlock_and_fence(storage);
-        if outcome == Put::Done {
+        if outcome == Attempt::Ended(Put::Done) {
             self.producers.wake_other_side(storage);
         }
         outcome
@@ -393,17 +414,15 @@ impl Queue {
     fn append(
         &self,
         storage: Storage,
+        entry: Entry,
         record: &Record<'_>,
-        commit: impl FnOnce(&Side, Cursor),
-    ) -> Result<(), OutOfMemory> {
+        commit: impl FnOnce(&Side, Cursor) -> Result<(), Unavailable>,
+    ) -> Result<(), Unavailable> {
         let cursor = self.producers.cursor();
         let segment = Segment::unless_null(storage, cursor.segment)?;
         match segment.and_then(|segment| segment.write(cursor.position, record)) {
-            Some(position) => {
-                commit(&self.producers, Cursor { position, ..cursor });
-                Ok(())
-            }
-            None => self.append_further(storage, segment, cursor, record, commit),
+            Some(position) => commit(&self.producers, Cursor { position, ..cursor }),
+            None => self.append_further(storage, entry, segment, cursor, record, commit),
         }
     }
 
@@ -413,21 +432,22 @@ impl Queue {
     fn append_further(
         &self,
         storage: Storage,
+        entry: Entry,
         full: Option<Segment>,
         cursor: Cursor,
         record: &Record<'_>,
-        commit: impl FnOnce(&Side, Cursor),
-    ) -> Result<(), OutOfMemory> {
+        commit: impl FnOnce(&Side, Cursor) -> Result<(), Unavailable>,
+    ) -> Result<(), Unavailable> {
         let mut segment = full;
         let mut cursor = cursor;
         loop {
-            cursor = self.next_segment(storage, segment, cursor.position, record.length())?;
+            cursor =
+                self.next_segment(storage, entry, segment, cursor.position, record.length())?;
             segment = Segment::unless_null(storage, cursor.segment)?;
             if let Some(position) =
                 segment.and_then(|segment| segment.write(cursor.position, record))
             {
-                commit(&self.producers, Cursor { position, ..cursor });
-                return Ok(());
+                return commit(&self.producers, Cursor { position, ..cursor });
             }
         }
     }
@@ -437,10 +457,11 @@ impl Queue {
     fn append_with_blob(
         &self,
         storage: Storage,
+        entry: Entry,
         tag: u32,
         message: &[&[u8]],
         blob: &Blob,
-    ) -> Result<(), OutOfMemory> {
+    ) -> Result<(), Unavailable> {
         let name = blob.name().to_bytes();
         let parts: Vec<&[u8]> = [&name[..]]
             .into_iter()
@@ -448,9 +469,11 @@ impl Queue {
             .collect();
         self.append(
             storage,
+            entry,
             &Record::new(tag, &parts, true)?,
             |producers, end| {
-                producers.commit_by(end, |count, value| blob.give(count, value));
+                let commit = || producers.commit_by(end, |count, value| blob.give(count, value));
+                storage.locked_if(entry, commit).ok_or(Unavailable::Busy)
             },
         )
     }
@@ -461,17 +484,18 @@ impl Queue {
     fn next_segment(
         &self,
         storage: Storage,
+        entry: Entry,
         full: Option<Segment>,
         position: u32,
         length: u32,
-    ) -> Result<Cursor, OutOfMemory> {
+    ) -> Result<Cursor, Unavailable> {
         let link: &AtomicU64 = match full {
             Some(full) => full.next_link(),
             None => &self.first,
         };
         let mut next = Address::from_bits(link.load(Ordering::Relaxed));
         if next.is_null() {
-            next = Segment::allocate(storage, link, full, length)?;
+            next = Segment::allocate(storage, entry, link, full, length)?;
             crash::step();
         }
         if let Some(full) = full {
@@ -488,7 +512,7 @@ impl Queue {
     pub fn try_get<R>(
         &self,
         storage: Storage,
-        read: impl FnOnce(u32, &[u8]) -> R,
+        read: impl FnMut(u32, &[u8]) -> R,
     ) -> Attempt<Get<R>> {
         match self.try_get_with_blob(storage, read) {
             Attempt::Ended(get) => Attempt::Ended(get.map(|(taken, _)| taken)),
@@ -501,7 +525,7 @@ impl Queue {
     pub fn try_get_with_blob<R>(
         &self,
         storage: Storage,
-        read: impl FnOnce(u32, &[u8]) -> R,
+        read: impl FnMut(u32, &[u8]) -> R,
     ) -> Attempt<Get<Taken<R>>> {
         self.try_get_claimed(storage, None, read)
     }
@@ -513,24 +537,25 @@ impl Queue {
         &self,
         storage: Storage,
         claim: Option<&AtomicU64>,
-        read: impl FnOnce(u32, &[u8]) -> R,
+        mut read: impl FnMut(u32, &[u8]) -> R,
     ) -> Attempt<Get<Taken<R>>> {
         if self.consumers.mutex.try_lock_briefly(storage) == Tried::Busy {
             return Attempt::WouldWait;
         }
-        match self.get_locked(storage, claim, read) {
-            Ok(Get::Empty) | Err(_) => Attempt::WouldWait,
-            Ok(outcome) => Attempt::Ended(outcome),
+        match self.get_locked(storage, Entry::AtOnce, claim, &mut read) {
+            Attempt::Ended(Get::Empty) => Attempt::WouldWait,
+            outcome => outcome,
         }
     }
 
-    /// Takes the oldest message; `read` copies what it wants of it, and nothing else.
+    /// Takes the oldest message; `read` copies what it wants of it, and nothing else. (Seldom it is
+    /// called again, if the message couldn't be taken; what it answered last counts.)
     pub fn get<R>(
         &self,
         storage: Storage,
         patience: Patience,
         park: &impl Park,
-        read: impl FnOnce(u32, &[u8]) -> R,
+        read: impl FnMut(u32, &[u8]) -> R,
     ) -> Get<R> {
         self.get_with_blob(storage, patience, park, read)
             .map(|(taken, _)| taken)
@@ -542,7 +567,7 @@ impl Queue {
         storage: Storage,
         patience: Patience,
         park: &impl Park,
-        read: impl FnOnce(u32, &[u8]) -> R,
+        read: impl FnMut(u32, &[u8]) -> R,
     ) -> Get<Taken<R>> {
         self.get_claimed(storage, None, patience, park, read)
     }
@@ -554,11 +579,11 @@ impl Queue {
         claim: Option<&AtomicU64>,
         patience: Patience,
         park: &impl Park,
-        mut read: impl FnOnce(u32, &[u8]) -> R,
+        mut read: impl FnMut(u32, &[u8]) -> R,
     ) -> Get<Taken<R>> {
         let (mut has_waited, mut has_slept) = (false, false);
         let outcome = loop {
-            let until = patience.of_mutex();
+            let until = patience.of_mutex(storage);
             match self.consumers.mutex.lock_until(storage, park, until) {
                 Locked::Clean => {}
                 Locked::Recovered => self.mend_consumers(storage),
@@ -566,17 +591,20 @@ impl Queue {
                 Locked::Interrupted => break Get::Interrupted,
             }
             let put = self.producers.count.load(Ordering::Acquire);
-            let deadline = match (self.get_locked(storage, claim, read), patience) {
-                (Ok(outcome), _) => break outcome,
-                (Err(_), Patience::None) => break Get::Empty,
-                (Err(unused), Patience::Until(deadline)) => {
-                    if has_waited && deadline.is_some_and(Deadline::has_passed) {
-                        break Get::Empty; // others were always faster
-                    }
-                    read = unused;
-                    deadline
-                }
+            let outcome = match self.get_locked(storage, Entry::Soon, claim, &mut read) {
+                Attempt::Ended(outcome) => outcome,
+                Attempt::WouldWait => match storage.await_entry(park, until) {
+                    Parked::Retry => continue,
+                    Parked::TimedOut => break Get::Empty,
+                    Parked::Interrupted => break Get::Interrupted,
+                },
             };
+            let (Get::Empty, Patience::Until(deadline)) = (&outcome, patience) else {
+                break outcome;
+            };
+            if has_waited && deadline.is_some_and(Deadline::has_passed) {
+                break outcome; // others were always faster
+            }
             has_waited = true;
             let waited = self.producers.wait_change(storage, put, deadline, park);
             let Waited::Asleep(parked) = waited else {
@@ -620,7 +648,7 @@ impl Queue {
             return None;
         };
         self.consumers.commit(end);
-        self.finish_take(storage, start, end);
+        self.finish_take(storage, Entry::AtOnce, end);
         Some(result)
     }
 
@@ -662,22 +690,23 @@ impl Queue {
         self.consumers.mend(storage, &self.producers);
         let segment = self.consumers.cursor().segment;
         if !segment.is_null() {
-            self.retire(storage, segment);
+            self.retire(storage, Entry::Soon, segment);
         }
     }
 
-    /// Takes under the consumers' mutex, releases it, and wakes a producer; gives `read` back
-    /// if the queue is empty.
+    /// Takes under the consumers' mutex, releases it, and wakes a producer; would wait only for the
+    /// storage.
     #[inline]
-    fn get_locked<R, F: FnOnce(u32, &[u8]) -> R>(
+    fn get_locked<R>(
         &self,
         storage: Storage,
+        entry: Entry,
         claim: Option<&AtomicU64>,
-        read: F,
-    ) -> Result<Get<Taken<R>>, F> {
+        read: &mut impl FnMut(u32, &[u8]) -> R,
+    ) -> Attempt<Get<Taken<R>>> {
         if !self.has_message() {
             self.consumers.mutex.unlock(storage);
-            return Err(read);
+            return Attempt::Ended(Get::Empty);
         }
         let start = self.start();
         let (mut blob, mut staged) = (None, None);
@@ -697,25 +726,32 @@ impl Queue {
             Ok(taken) => taken,
             Err(why) => {
                 self.consumers.mutex.unlock(storage);
-                return Ok(match why {
+                return Attempt::Ended(match why {
                     Unreadable::NotMapped => Get::OutOfMemory,
                     Unreadable::Corrupted => Get::Corrupted,
                 });
             }
         };
         let mut is_complete = true;
-        if let Some(staged) = &staged {
-            self.claim.stage(storage, staged);
-        }
         let blob = if let Some((name, family)) = blob.zip(storage.family()) {
-            let taken = self.consumers.commit_by(end, |count, value| {
-                let taken = name.take(family, count, value);
-                self.claim.settle(staged.as_ref());
-                taken
-            });
+            let take = || {
+                if let Some(staged) = &staged {
+                    self.claim.stage(storage, staged);
+                }
+                self.consumers.commit_by(end, |count, value| {
+                    let taken = name.take(family, count, value);
+                    self.claim.settle(staged.as_ref());
+                    taken
+                })
+            };
+            let Some(taken) = family.locked_if(entry, take) else {
+                self.consumers.mutex.unlock(storage);
+                return Attempt::WouldWait;
+            };
             is_complete = taken.is_some();
             taken
-        } else if staged.is_some() {
+        } else if let Some(claim) = &staged {
+            self.claim.stage(storage, claim);
             self.consumers.commit_by(end, |count, value| {
                 // Release: as in `Side::commit`.
                 count.store(value, Ordering::Release);
@@ -726,22 +762,22 @@ impl Queue {
             self.consumers.commit(end);
             None
         };
-        self.finish_take(storage, start, end);
+        self.finish_take(storage, entry, end);
         // Without its blob the rest of a message would be taken for the whole of it.
-        Ok(if is_complete {
+        Attempt::Ended(if is_complete {
             Get::Got((result, blob))
         } else {
             Get::Corrupted
         })
     }
 
-    /// After the message between `start` and `end` was taken: releases the consumers' mutex, and wakes
-    /// a producer.
+    /// After the message before `end` was taken: releases the consumers' mutex, and wakes a producer.
     #[inline]
-    fn finish_take(&self, storage: Storage, start: Cursor, end: Cursor) {
+    fn finish_take(&self, storage: Storage, entry: Entry, end: Cursor) {
         crash::step();
-        if start.segment != end.segment {
-            self.retire(storage, end.segment);
+        // Relaxed: written by the first producer, whose messages we have seen, then by consumers.
+        if self.first.load(Ordering::Relaxed) != end.segment.bits() {
+            self.retire(storage, entry, end.segment);
         }
         self.consumers.mutex.unlock_and_fence(storage);
         if self.capacity() != 0 {
@@ -763,16 +799,18 @@ impl Queue {
         }
     }
 
-    /// Frees the segments before `until`.
+    /// Frees the segments before `until`; those that it can't free in time are the next one's.
     #[cold]
     #[inline(never)]
-    fn retire(&self, storage: Storage, until: Address) {
+    fn retire(&self, storage: Storage, entry: Entry, until: Address) {
         loop {
             let first = Address::from_bits(self.first.load(Ordering::Relaxed));
             let Some(segment) = Segment::at(storage, first).filter(|_| first != until) else {
                 return;
             };
-            segment.free(storage, &self.first);
+            if !segment.free(storage, entry, &self.first) {
+                return;
+            }
         }
     }
 

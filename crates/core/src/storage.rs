@@ -11,8 +11,10 @@ use core::ops::Deref;
 use core::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::family::{Family, Run};
+use crate::deadline::Deadline;
+use crate::family::{Entry, Family, Run};
 use crate::futex::Scope;
+use crate::park::{Park, Parked};
 use crate::primitive::{AtomicU64, Ordering};
 
 mod blob;
@@ -209,7 +211,10 @@ impl Storage {
     pub fn allocate(self, bytes: usize) -> Result<Address, OutOfMemory> {
         match self {
             Self::Private => local::allocate(bytes),
-            Self::Shared(family) => family.allocate_raw(bytes).map(|run| Address(run.data())),
+            Self::Shared(family) => family
+                .allocate_raw(Entry::Whenever, bytes)
+                .map(|run| Address(run.data()))
+                .map_err(Unavailable::for_good),
         }
     }
 
@@ -225,6 +230,17 @@ impl Storage {
         link: &AtomicU64,
         prepare: impl FnOnce(NonNull<u8>),
     ) -> Result<Address, OutOfMemory> {
+        self.allocate_linked_if(Entry::Whenever, bytes, link, prepare)
+            .map_err(Unavailable::for_good)
+    }
+
+    pub(crate) fn allocate_linked_if(
+        self,
+        entry: Entry,
+        bytes: usize,
+        link: &AtomicU64,
+        prepare: impl FnOnce(NonNull<u8>),
+    ) -> Result<Address, Unavailable> {
         match self {
             Self::Private => {
                 let address = local::allocate(bytes)?;
@@ -234,7 +250,7 @@ impl Storage {
                 Ok(address)
             }
             Self::Shared(family) => family
-                .allocate_linked(bytes, link, prepare)
+                .allocate_linked(entry, bytes, link, prepare)
                 .map(|run| Address(run.data())),
         }
     }
@@ -246,13 +262,48 @@ impl Storage {
     ///
     /// As [`Storage::free`].
     pub unsafe fn free_linked(self, address: Address, bytes: usize, link: &AtomicU64, next: u64) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.free_linked_if(Entry::Whenever, address, bytes, link, next) };
+    }
+
+    /// As [`Storage::free_linked`]; false, and nothing has happened, if that isn't possible in time.
+    ///
+    /// # Safety
+    ///
+    /// As [`Storage::free`].
+    pub(crate) unsafe fn free_linked_if(
+        self,
+        entry: Entry,
+        address: Address,
+        bytes: usize,
+        link: &AtomicU64,
+        next: u64,
+    ) -> bool {
         match self {
             Self::Private => {
                 link.store(next, Ordering::Release);
                 // SAFETY: passed on to the caller.
-                unsafe { local::free(address, bytes) }
+                unsafe { local::free(address, bytes) };
+                true
             }
-            Self::Shared(family) => family.free_linked(Run::of_data(address.0), link, next),
+            Self::Shared(family) => family.free_linked(entry, Run::of_data(address.0), link, next),
+        }
+    }
+
+    /// For who was told [`Unavailable::Busy`]: waits until it is worth another try.
+    pub fn await_entry(self, park: &impl Park, deadline: Option<Deadline>) -> Parked {
+        match self {
+            Self::Private => Parked::Retry,
+            Self::Shared(family) => family.await_entry(park, deadline),
+        }
+    }
+
+    /// Runs `section` as one of those that change what belongs to whom; `None`, and nothing has
+    /// happened, if that isn't possible in time.
+    pub(crate) fn locked_if<R>(self, entry: Entry, section: impl FnOnce() -> R) -> Option<R> {
+        match self {
+            Self::Private => Some(section()),
+            Self::Shared(family) => family.locked_if(entry, section),
         }
     }
 
@@ -334,6 +385,29 @@ impl Address {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
 
+/// Why there is no memory, or nothing else that shared memory's own mutex guards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// There is no more of it.
+    OutOfMemory,
+    /// Another process is in the middle of a change, longer than usual: it may have been stopped.
+    /// [`Storage::await_entry`] waits for it.
+    Busy,
+}
+
+impl Unavailable {
+    /// For those who have waited however long it takes.
+    fn for_good(_: Self) -> OutOfMemory {
+        OutOfMemory
+    }
+}
+
+impl From<OutOfMemory> for Unavailable {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
 /// A counted reference to a `T` in a storage; the last one in the last process frees it.
 pub struct Object<T: Shareable> {
     target: NonNull<T>,
@@ -360,6 +434,19 @@ impl<T: Shareable> Object<T> {
     ///
     /// [`OutOfMemory`] if the shared memory can't grow.
     pub fn new(storage: Storage) -> Result<Self, OutOfMemory> {
+        Self::new_if(Entry::Whenever, storage).map_err(Unavailable::for_good)
+    }
+
+    /// As [`Object::new`], without waiting for anybody.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`] if there is no memory now.
+    pub fn try_new(storage: Storage) -> Result<Self, Unavailable> {
+        Self::new_if(Entry::AtOnce, storage)
+    }
+
+    fn new_if(entry: Entry, storage: Storage) -> Result<Self, Unavailable> {
         match storage {
             Storage::Private => {
                 // SAFETY: Shareable promises that all-zero is a valid T.
@@ -367,7 +454,7 @@ impl<T: Shareable> Object<T> {
                 Ok(Self::from_arc(object))
             }
             Storage::Shared(family) => {
-                let run = family.allocate_object(T::KIND, size_of::<T>())?;
+                let run = family.allocate_object(entry, T::KIND, size_of::<T>())?;
                 Ok(Self::from_run(family, run))
             }
         }

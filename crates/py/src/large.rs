@@ -21,8 +21,11 @@ use core::ffi::c_int;
 use core::ptr::NonNull;
 use std::sync::Arc;
 
+use freethreading_core::deadline::Deadline;
 use freethreading_core::family::Family;
-use freethreading_core::storage::{Blob, BlobName, PrivateCopy, Storage};
+use freethreading_core::park::{Park, Parked};
+use freethreading_core::queue::Patience;
+use freethreading_core::storage::{Blob, BlobName, PrivateCopy, Storage, Unavailable};
 use pyo3::PyTypeInfo;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyBufferError, PyRuntimeError};
@@ -31,8 +34,9 @@ use pyo3::prelude::*;
 use pyo3::pyclass::CompareOp;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PyString};
 
-use crate::errors::out_of_memory;
+use crate::errors::{FULL, out_of_memory};
 use crate::imported::Imported;
+use crate::wait::wait;
 
 /// From this length on, bytes go into a blob.
 pub(crate) const LARGE: usize = 64 << 10;
@@ -46,6 +50,51 @@ const ELSEWHERE: u64 = 1 << 62;
 const PICKLE_IS_PART: u32 = 1;
 /// Count and flags.
 const FIXED: usize = 8;
+
+/// Where large messages are stored, and until when somebody is waited for who is in the middle of
+/// changing something there.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    storage: Storage,
+    until: Option<Deadline>,
+}
+
+impl From<Storage> for Place {
+    /// For who waits however long it takes.
+    fn from(storage: Storage) -> Self {
+        let until = None;
+        Self { storage, until }
+    }
+}
+
+impl Place {
+    pub(crate) fn new(storage: Storage, patience: Patience) -> Self {
+        let until = patience.of_mutex(storage);
+        Self { storage, until }
+    }
+
+    pub(crate) fn storage(self) -> Storage {
+        self.storage
+    }
+
+    fn make_blob(
+        self,
+        park: &impl Park,
+        family: &'static Family,
+        length: usize,
+    ) -> Result<Blob, Unavailable> {
+        loop {
+            match Blob::try_new(family, length) {
+                Err(Unavailable::Busy) => {}
+                outcome => return outcome,
+            }
+            match self.storage.await_entry(park, self.until) {
+                Parked::Retry => {}
+                Parked::TimedOut | Parked::Interrupted => return Err(Unavailable::Busy),
+            }
+        }
+    }
+}
 
 /// A message whose parts are in a blob already.
 pub(crate) struct Large {
@@ -91,40 +140,36 @@ impl Source {
 
 impl Large {
     /// One part: the text or bytes of an object that can't change.
-    pub(crate) fn of_bytes(
-        py: Python<'_>,
-        storage: Storage,
-        tag: u32,
-        bytes: &[u8],
-    ) -> PyResult<Self> {
-        Self::new(py, storage, tag, 0, &[Source::of(bytes)], &[])
+    pub(crate) fn of_bytes(py: Python<'_>, place: Place, tag: u32, bytes: &[u8]) -> PyResult<Self> {
+        Self::new(py, place, tag, 0, &[Source::of(bytes)], &[])
     }
 
     /// One part: what a buffer shows now.
     pub(crate) fn of_buffer(
         py: Python<'_>,
-        storage: Storage,
+        place: Place,
         tag: u32,
         buffer: &PyUntypedBuffer,
     ) -> PyResult<Self> {
-        Self::new(py, storage, tag, 0, &[Source::of_buffer(buffer)], &[])
+        Self::new(py, place, tag, 0, &[Source::of_buffer(buffer)], &[])
     }
 
     /// A pickle, and the buffers that belong to it.
     pub(crate) fn of_pickle(
         py: Python<'_>,
-        storage: Storage,
+        place: impl Into<Place>,
         tag: u32,
         pickle: &[u8],
         buffers: &[PyUntypedBuffer],
     ) -> PyResult<Self> {
+        let place = place.into();
         let buffers = buffers.iter().map(Source::of_buffer);
         if pickle.len() < LARGE {
             let sources: Vec<Source> = buffers.collect();
-            return Self::new(py, storage, tag, 0, &sources, pickle);
+            return Self::new(py, place, tag, 0, &sources, pickle);
         }
         let sources: Vec<Source> = [Source::of(pickle)].into_iter().chain(buffers).collect();
-        Self::new(py, storage, tag, PICKLE_IS_PART, &sources, &[])
+        Self::new(py, place, tag, PICKLE_IS_PART, &sources, &[])
     }
 
     /// As [`Large::of_pickle`], for more than one receiver: the pickle lies in the blob in any case,
@@ -141,7 +186,7 @@ impl Large {
             is_read_only: true,
             ..Source::of_buffer(buffer)
         }));
-        Self::new(py, storage, tag, PICKLE_IS_PART, &sources, &[])
+        Self::new(py, storage.into(), tag, PICKLE_IS_PART, &sources, &[])
     }
 
     /// As [`Large::of_pickle`], with names of the buffers that were stored before.
@@ -162,7 +207,7 @@ impl Large {
             stored,
             ..Source::of_buffer(buffer)
         }));
-        Self::new(py, storage, tag, PICKLE_IS_PART, &sources, &[])
+        Self::new(py, storage.into(), tag, PICKLE_IS_PART, &sources, &[])
     }
 
     /// Stores what a buffer shows now, for messages to name.
@@ -172,19 +217,19 @@ impl Large {
         buffer: &PyUntypedBuffer,
     ) -> PyResult<Blob> {
         let sources = [Source::of_buffer(buffer)];
-        Self::new(py, storage, 0, 0, &sources, &[]).map(|large| large.blob)
+        Self::new(py, storage.into(), 0, 0, &sources, &[]).map(|large| large.blob)
     }
 
     fn new(
         py: Python<'_>,
-        storage: Storage,
+        place: Place,
         tag: u32,
         flags: u32,
         sources: &[Source],
         rest: &[u8],
     ) -> PyResult<Self> {
         let too_large = || out_of_memory("a message; the queue is as it was");
-        let family = storage.family().ok_or_else(too_large)?;
+        let family = place.storage.family().ok_or_else(too_large)?;
         let count = u32::try_from(sources.len()).map_err(|_| too_large())?;
         let mut head = Vec::with_capacity(FIXED + 8 * sources.len() + rest.len());
         head.extend(count.to_le_bytes());
@@ -210,8 +255,8 @@ impl Large {
             head.extend(name.to_bytes());
         }
         head.extend(rest);
-        let blob = py.detach(|| {
-            let mut blob = Blob::new(family, total).ok()?;
+        let blob = wait(py, |park| {
+            let mut blob = place.make_blob(park, family, total)?;
             let mut at = 0_usize;
             for source in sources.iter().filter(|source| source.stored.is_none()) {
                 at = at.next_multiple_of(ALIGNMENT);
@@ -221,10 +266,13 @@ impl Large {
                 blob.write(at, bytes);
                 at += source.length;
             }
-            Some(blob)
-        });
-        let blob = blob.ok_or_else(too_large)?;
-        Ok(Self { tag, head, blob })
+            Ok(blob)
+        })?;
+        match blob {
+            Ok(blob) => Ok(Self { tag, head, blob }),
+            Err(Unavailable::OutOfMemory) => Err(too_large()),
+            Err(Unavailable::Busy) => Err(FULL.bare(py)),
+        }
     }
 }
 

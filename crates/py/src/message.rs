@@ -23,7 +23,7 @@ use pyo3::types::{IntoPyDict, PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PySt
 
 use crate::encoding;
 use crate::imported::Imported;
-use crate::large::{LARGE, Large, Received};
+use crate::large::{LARGE, Large, Place, Received};
 
 pub(crate) mod quick;
 
@@ -85,20 +85,23 @@ pub(crate) enum Outgoing<'py> {
 }
 
 impl<'py> Outgoing<'py> {
-    /// Encodes `item` for a queue in `storage`; raises what pickling raises.
-    pub(crate) fn new(storage: Storage, item: Bound<'py, PyAny>) -> PyResult<Self> {
-        Self::with_large(storage, item, |py, tag, pickle, buffers| {
-            Large::of_pickle(py, storage, tag, pickle, &buffers)
+    /// Encodes `item` for a queue in a storage; raises what pickling raises, and queue.Full if what is
+    /// large isn't stored in time.
+    pub(crate) fn new(place: impl Into<Place>, item: Bound<'py, PyAny>) -> PyResult<Self> {
+        let place = place.into();
+        Self::with_large(place, item, |py, tag, pickle, buffers| {
+            Large::of_pickle(py, place, tag, pickle, &buffers)
         })
     }
 
     /// As [`Outgoing::new`]; a pickle that has large buffers becomes what `large` makes of it.
     pub(crate) fn with_large(
-        storage: Storage,
+        place: impl Into<Place>,
         item: Bound<'py, PyAny>,
         large: impl FnOnce(Python<'py>, u32, &[u8], Vec<PyUntypedBuffer>) -> PyResult<Large>,
     ) -> PyResult<Self> {
-        if storage.family().is_none() {
+        let place = place.into();
+        if place.storage().family().is_none() {
             return Ok(Self::Reference(item));
         }
         let py = item.py();
@@ -124,7 +127,7 @@ impl<'py> Outgoing<'py> {
         } else if let Ok(value) = item.cast_exact::<PyBytes>() {
             let tag = tag::BYTES;
             if value.as_bytes().len() >= LARGE {
-                return Large::of_bytes(py, storage, tag, value.as_bytes()).map(Self::Large);
+                return Large::of_bytes(py, place, tag, value.as_bytes()).map(Self::Large);
             }
             let bytes = value.clone();
             return Ok(Self::Bytes { tag, bytes });
@@ -133,14 +136,14 @@ impl<'py> Outgoing<'py> {
             if let Ok(text) = value.to_str() {
                 if text.len() >= LARGE {
                     let text = text.as_bytes();
-                    return Large::of_bytes(py, storage, tag::STR, text).map(Self::Large);
+                    return Large::of_bytes(py, place, tag::STR, text).map(Self::Large);
                 }
                 return Ok(Self::Text(value.clone()));
             }
         } else if let Ok(value) = item.cast_exact::<PyByteArray>() {
             if value.len() >= LARGE {
                 let buffer = PyUntypedBuffer::get(value)?;
-                return Large::of_buffer(py, storage, tag::BYTEARRAY, &buffer).map(Self::Large);
+                return Large::of_buffer(py, place, tag::BYTEARRAY, &buffer).map(Self::Large);
             }
         }
         if let Some(encoded) = encoding::encode(&item) {

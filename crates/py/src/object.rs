@@ -6,14 +6,15 @@ use core::cell::{Cell, RefCell};
 use core::ffi::c_int;
 
 use freethreading_core::storage::handle::{self, Purpose};
-use freethreading_core::storage::{Kind, Object, Shareable, Token};
+use freethreading_core::storage::{Kind, Object, Shareable, Storage, Token, Unavailable};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple, PyType};
 
-use crate::errors::{from_handle, from_out_of_memory};
+use crate::errors::{from_handle, out_of_memory};
 use crate::imported::Imported;
 use crate::runtime;
+use crate::wait::wait;
 
 thread_local! {
     /// The handle that the next object of this thread is made from, instead of anew.
@@ -33,9 +34,24 @@ pub(crate) fn make<T: Shareable>(
     if let Some(handle) = RESTORING.take() {
         return handle::decode(&handle).map_err(|error| from_handle(class, error));
     }
-    let object = Object::new(runtime::storage()?).map_err(from_out_of_memory(class))?;
-    initialize(&object);
-    Ok(object)
+    let storage = runtime::storage()?;
+    loop {
+        match Object::try_new(storage) {
+            Ok(object) => {
+                initialize(&object);
+                return Ok(object);
+            }
+            Err(Unavailable::OutOfMemory) => return Err(out_of_memory(class)),
+            Err(Unavailable::Busy) => await_entry(storage)?,
+        }
+    }
+}
+
+/// Waits, detached, until the process has gone on that is in the middle of a change of shared memory.
+#[cold]
+fn await_entry(storage: Storage) -> PyResult<()> {
+    let parked = Python::attach(|py| wait(py, |park| storage.await_entry(park, None)));
+    parked.map(|_entry| ())
 }
 
 /// Makes an instance of `class` for the object that a handle names.

@@ -12,6 +12,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use crate::arguments::{Seconds, Truth, Whole, deadline};
 use crate::derived;
 use crate::errors::{EMPTY, Exception, FULL, NEGATIVE_TIMEOUT, out_of_memory};
+use crate::large::Place;
 use crate::message::quick::{self, Look};
 use crate::message::{self, Incoming, Outgoing};
 use crate::object;
@@ -43,7 +44,8 @@ impl Items {
         item: Bound<'_, PyAny>,
         patience: Patience,
     ) -> PyResult<bool> {
-        self.put_outgoing(py, Outgoing::new(self.object.storage(), item)?, patience)
+        let place = Place::new(self.object.storage(), patience);
+        self.put_outgoing(py, Outgoing::new(place, item)?, patience)
     }
 
     fn put_outgoing(
@@ -63,10 +65,10 @@ impl Items {
         items: &Bound<'_, PyAny>,
         patience: Patience,
     ) -> PyResult<Many> {
-        let storage = self.object.storage();
         let mut outgoing = Vec::new();
         for item in items.try_iter()? {
-            let item = Outgoing::new(storage, item?)?;
+            let place = Place::new(self.object.storage(), patience);
+            let item = Outgoing::new(place, item?)?;
             let room = outgoing.try_reserve(1);
             room.map_err(|_| out_of_memory("so many items; the queue is as it was"))?;
             outgoing.push(item);

@@ -7,11 +7,12 @@ use std::thread;
 use super::testing::{Child, NEVER, alone, arm, die_at, die_everywhere, only_stop, start};
 use crate::deadline::Deadline;
 use crate::family::Family;
-use crate::park::Uninterruptible;
+use crate::futex::{FutexWord, Scope};
+use crate::park::{Park, Parked, Uninterruptible};
 use crate::pool::Seat;
 use crate::primitive::{AtomicU32, Ordering};
-use crate::queue::{Get, Patience, Put, Queue};
-use crate::storage::{Blob, Object, Shareable, Storage};
+use crate::queue::{Attempt, Get, Patience, Put, Queue};
+use crate::storage::{Blob, Object, Shareable, Storage, Unavailable};
 use crate::sync::{
     Acquire, Barrier, BarrierWait, Condition, Lock, Notified, Semaphore, SemaphoreAcquire, Waiting,
 };
@@ -820,4 +821,144 @@ fn comes_true(mut is_true: impl FnMut() -> bool) -> bool {
         thread::yield_now();
     }
     true
+}
+
+/// Never sleeps.
+struct GivingUp;
+
+impl Park for GivingUp {
+    fn park(
+        &self,
+        _word: &impl FutexWord,
+        _expected: u32,
+        _scope: Scope,
+        _deadline: Option<Deadline>,
+    ) -> Parked {
+        Parked::Interrupted
+    }
+}
+
+const FOR_EVER: Patience = Patience::Until(None);
+
+/// Somebody is stopped anywhere in a change of shared memory. Who puts or gets meanwhile says so at
+/// once, waits as it was told to, and does it when that one goes on.
+#[test]
+fn a_stopped_process_keeps_nobody_from_giving_up() {
+    let _alone = alone();
+    let before = census();
+    let mut times_busy = 0;
+    for steps in 0.. {
+        // Its first message needs memory.
+        let fresh = new::<Queue>();
+        // Its second message ends the use of a segment.
+        let full = new::<Queue>();
+        for length in [4000, 5000, 10] {
+            assert_eq!(put(&full, &vec![1; length]), Put::Done);
+        }
+        assert!(get(&full).is_some());
+        let laden = new::<Queue>();
+        assert_eq!(put_blob(&laden, filled(7)), Put::Done);
+        assert_eq!(put(&laden, b"plain"), Put::Done);
+        let (mut blob, dropped) = (Some(filled(8)), new::<Queue>());
+        let child = start(NEVER, || {
+            let lock = new::<Lock>();
+            only_stop();
+            arm(steps);
+            drop(lock);
+            drop(filled(1));
+        });
+        let has_stopped = child.has_stopped();
+        let try_get = || laden.try_get_with_blob(shared(), |_, message| message.to_vec());
+        let try_put = || fresh.try_put(shared(), 3, &[b"first"]);
+        drop(dropped);
+        let mut made = [Object::<Lock>::try_new(shared()).ok(), None];
+        let is_busy = made[0].is_none();
+        times_busy += u32::from(is_busy);
+        let mut got = None;
+        if is_busy {
+            assert_eq!(Blob::try_new(family(), 1000).err(), Some(Unavailable::Busy));
+            assert_eq!(try_put(), Attempt::WouldWait);
+            let outcome = fresh.put(shared(), 3, &[b"first"], FOR_EVER, &GivingUp);
+            assert_eq!(outcome, Put::Interrupted);
+            let given = blob.take().expect("not given yet");
+            let message: [&[u8]; 1] = [b"with a blob"];
+            let outcome = fresh.put_with_blob(shared(), 0, &message, given, FOR_EVER, &GivingUp);
+            assert_eq!(outcome.0, Put::Interrupted);
+            blob = outcome.1;
+            assert!(matches!(try_get(), Attempt::WouldWait));
+            let outcome = laden.get_with_blob(shared(), FOR_EVER, &GivingUp, |_, _| ());
+            assert!(matches!(outcome, Get::Interrupted));
+            let soon = Deadline::after(Duration::from_millis(1));
+            let parked = shared().await_entry(&Uninterruptible, soon);
+            assert_eq!(parked, Parked::TimedOut);
+            assert_eq!((fresh.len(), laden.len()), (0, 2));
+        } else {
+            assert_eq!(try_put(), Attempt::Ended(Put::Done));
+            got = Some(try_get());
+        }
+        // A message is taken whether or not its segment can be freed now.
+        let read = |_, message: &[u8]| message.len();
+        let taken = full.try_get(shared(), read);
+        assert_eq!(taken, Attempt::Ended(Get::Got(5000)));
+        if has_stopped {
+            child.go_on();
+            assert_eq!(child.wait(), Child::Finished);
+        }
+        if is_busy {
+            assert_eq!(try_put(), Attempt::Ended(Put::Done));
+            got = Some(try_get());
+            made[1] = Object::try_new(shared()).ok();
+            assert!(made[1].is_some());
+        }
+        match got {
+            Some(Attempt::Ended(Get::Got((message, Some(blob))))) => {
+                assert_eq!(message, b"with a blob");
+                assert_eq!(first_byte(&blob), 7);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(get(&laden).as_deref(), Some(&b"plain"[..]));
+        assert_eq!(put_blob(&fresh, blob.expect("it came back")), Put::Done);
+        assert_eq!(get(&fresh).as_deref(), Some(&b"first"[..]));
+        assert_eq!(get_blob(&fresh).map(|blob| first_byte(&blob)), Some(8));
+        assert_eq!(get(&full), Some(vec![1; 10]));
+        drop((fresh, full, laden, made));
+        assert_eq!(census(), before, "stopped at step {steps}");
+        if !has_stopped {
+            break;
+        }
+    }
+    assert!(times_busy > 5, "{times_busy}");
+}
+
+/// Segments that couldn't be freed are freed with the next message that is taken.
+#[test]
+fn a_segment_that_could_not_be_freed_is_freed_later() {
+    let _alone = alone();
+    let queue = new::<Queue>();
+    let empty = census();
+    for length in [4000, 5000, 10, 10] {
+        assert_eq!(put(&queue, &vec![1; length]), Put::Done);
+    }
+    assert!(get(&queue).is_some());
+    let one = census().2;
+    let child = start(NEVER, || {
+        only_stop();
+        // In the middle of an allocation.
+        arm(2);
+        drop(new::<Lock>());
+    });
+    assert!(child.has_stopped());
+    assert!(Object::<Lock>::try_new(shared()).is_err());
+    assert_eq!(
+        queue.try_get(shared(), |_, message| message.len()),
+        Attempt::Ended(Get::Got(5000))
+    );
+    child.go_on();
+    assert_eq!(child.wait(), Child::Finished);
+    assert_eq!(census().2, one);
+    assert_eq!(get(&queue).map(|message| message.len()), Some(10));
+    assert!(census().2 < one);
+    drop(queue);
+    assert!(census().2 < empty.2);
 }

@@ -25,45 +25,41 @@ use crate::storage::Kind;
 
 impl Family {
     /// Stores `value` in `count`, a word of this family's memory, and gives the caller's blob
-    /// to the family. The caller's reference is gone.
+    /// to the family. The caller's reference is gone. Under the mutex.
     pub(crate) fn give(&self, blob: Run, count: &AtomicU32, value: u32) {
-        self.locked(|| {
-            let me = slot_of(self.me());
-            let word = (self.offset_of(count), u64::from(value));
-            self.intend(GIVE, blob, me, Some(word));
-            count.store(value, SeqCst);
-            crash::step();
-            self.change_hands(blob, me, FAMILY);
-            self.settle_intent();
-            if let Some((extent, cell)) = self.existing(blob) {
-                if let Some(references) = self.references(extent, cell) {
-                    references.fetch_sub(1, Relaxed);
-                }
+        let me = slot_of(self.me());
+        let word = (self.offset_of(count), u64::from(value));
+        self.intend(GIVE, blob, me, Some(word));
+        count.store(value, SeqCst);
+        crash::step();
+        self.change_hands(blob, me, FAMILY);
+        self.settle_intent();
+        if let Some((extent, cell)) = self.existing(blob) {
+            if let Some(references) = self.references(extent, cell) {
+                references.fetch_sub(1, Relaxed);
             }
-        });
+        }
     }
 
     /// Stores `value` in `count`, and takes a blob from the family, with one reference. False
-    /// (and nothing but the store has happened) if it isn't the family's.
+    /// (and nothing but the store has happened) if it isn't the family's. Under the mutex.
     pub(crate) fn take(&self, blob: Run, serial: u64, count: &AtomicU32, value: u32) -> bool {
-        self.locked(|| {
-            let references = self
-                .blob_of_family(blob, serial)
-                .and_then(|(extent, cell)| self.references(extent, cell));
-            let Some(references) = references else {
-                count.store(value, SeqCst);
-                return false;
-            };
-            let me = slot_of(self.me());
-            let word = (self.offset_of(count), u64::from(value));
-            self.intend(TAKE, blob, me, Some(word));
+        let references = self
+            .blob_of_family(blob, serial)
+            .and_then(|(extent, cell)| self.references(extent, cell));
+        let Some(references) = references else {
             count.store(value, SeqCst);
-            crash::step();
-            self.change_hands(blob, FAMILY, me);
-            self.settle_intent();
-            references.fetch_add(1, Relaxed);
-            true
-        })
+            return false;
+        };
+        let me = slot_of(self.me());
+        let word = (self.offset_of(count), u64::from(value));
+        self.intend(TAKE, blob, me, Some(word));
+        count.store(value, SeqCst);
+        crash::step();
+        self.change_hands(blob, FAMILY, me);
+        self.settle_intent();
+        references.fetch_add(1, Relaxed);
+        true
     }
 
     /// Frees a blob that the family holds, unless it is gone already.

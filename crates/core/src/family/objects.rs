@@ -5,15 +5,15 @@ use core::ptr::NonNull;
 use core::time::Duration;
 
 use super::bitmap::Bitmap;
-use super::layout::{HOLDER_WORDS, PAYLOAD};
+use super::layout::{Extent, HOLDER_WORDS, PAYLOAD};
 use super::processes::{slot_of, unregistered};
 use super::runs::{RAW, cells_for};
-use super::{Family, Run};
+use super::{Entry, Family, Run};
 use crate::crash;
-use crate::primitive::AtomicU64;
-use crate::primitive::Ordering::Relaxed;
+use crate::primitive::Ordering::{Acquire, Relaxed, Release};
+use crate::primitive::{AtomicU32, AtomicU64};
 use crate::queue::Queue;
-use crate::storage::{Kind, OutOfMemory, Shareable, Token};
+use crate::storage::{Kind, Shareable, Token, Unavailable};
 use crate::sync::{Barrier, Condition, Lock, RLock, Semaphore};
 
 /// How long permits of the dead are worth waiting for: somebody may have been stopped in the
@@ -27,31 +27,39 @@ pub(super) const CONDEMNED: u64 = 0;
 
 impl Family {
     /// A new object, all zero, with one local reference.
-    pub(crate) fn allocate_object(&self, kind: Kind, bytes: usize) -> Result<Run, OutOfMemory> {
-        self.allocate_held(kind, bytes, |payload| {
+    pub(crate) fn allocate_object(
+        &self,
+        entry: Entry,
+        kind: Kind,
+        bytes: usize,
+    ) -> Result<Run, Unavailable> {
+        self.allocate_held(entry, kind, bytes, |payload| {
             // SAFETY: the cells were free, so nobody refers to these bytes.
             unsafe { payload.write_bytes(0, bytes) };
         })
     }
 
     /// A new blob, its content undefined, with one local reference.
-    pub(crate) fn allocate_blob(&self, bytes: usize) -> Result<Run, OutOfMemory> {
+    pub(crate) fn allocate_blob(&self, entry: Entry, bytes: usize) -> Result<Run, Unavailable> {
         let cells = cells_for(PAYLOAD, bytes)?;
-        if self.locked(|| self.find_cells(cells).is_none()) {
+        let has_room = self.locked_if(entry, || self.find_cells(cells).is_some());
+        if !has_room.ok_or(Unavailable::Busy)? {
             // The dead may have the room, and who would find that out may not be there.
-            self.reap_dead();
+            self.reap_dead_if(entry);
         }
-        self.allocate_held(Kind::Blob, bytes, |_| {})
+        self.allocate_held(entry, Kind::Blob, bytes, |_| {})
     }
 
     fn allocate_held(
         &self,
+        entry: Entry,
         kind: Kind,
         bytes: usize,
         initialize: impl FnOnce(NonNull<u8>),
-    ) -> Result<Run, OutOfMemory> {
+    ) -> Result<Run, Unavailable> {
+        self.release_deferred();
         let cells = cells_for(PAYLOAD, bytes)?;
-        self.allocate(cells, None, |extent, cell| {
+        self.allocate(entry, cells, None, |extent, cell| {
             let run = Run(extent.offset_of(cell));
             let header = self.object_header(run)?;
             let payload = self.resolve(run.0 + PAYLOAD, bytes)?;
@@ -106,16 +114,82 @@ impl Family {
         if self.pid.load(Relaxed) != std::process::id() {
             return;
         }
-        let orphan = self.locked(|| {
+        // Once it is known that somebody was stopped, not each of many is waited with.
+        let entry = if self.has_deferred.load(Relaxed) != 0 {
+            Entry::AtOnce
+        } else {
+            Entry::Soon
+        };
+        if self.release_if(entry, run, 1) {
+            self.release_deferred();
+        } else {
+            self.defer_release(run);
+        }
+    }
+
+    /// False, and nothing has happened, if the mutex isn't to be had in time.
+    fn release_if(&self, entry: Entry, run: Run, references: u32) -> bool {
+        let orphan = self.locked_if(entry, || {
             let (extent, cell) = self.existing(run)?;
             let count = self.references(extent, cell)?;
-            if count.fetch_sub(1, Relaxed) != 1 {
+            if count.fetch_sub(references, Relaxed) != references {
                 return None;
             }
             self.let_go(run, slot_of(self.me()))
         });
-        if let Some(orphan) = orphan {
+        if let Some(Some(orphan)) = orphan {
             self.destroy(orphan);
+        }
+        orphan.is_some()
+    }
+
+    /// What was released while another process was stopped in a critical section. Counted beside
+    /// the references, where the counter of the object's second cell has no other use: that needs no
+    /// memory, and a forked child has its own copy of both.
+    fn deferred(&self, run: Run) -> Option<&AtomicU32> {
+        let extent = Extent::of(run.0)?;
+        self.references(extent, extent.cell_at(run.0) + 1)
+    }
+
+    #[cold]
+    fn defer_release(&self, run: Run) {
+        if let Some(deferred) = self.deferred(run) {
+            deferred.fetch_add(1, Relaxed);
+            // Release: pairs with the swap in `release_deferred`.
+            self.has_deferred.store(1, Release);
+        }
+    }
+
+    /// Releases what couldn't be before, as far as that is possible now.
+    pub(super) fn release_deferred(&self) {
+        if self.has_deferred.load(Relaxed) != 0 && self.has_deferred.swap(0, Acquire) != 0 {
+            self.release_all_deferred();
+        }
+    }
+
+    #[cold]
+    fn release_all_deferred(&self) {
+        let is_deferred = |&run: &Run| {
+            self.deferred(run)
+                .is_some_and(|count| count.load(Relaxed) != 0)
+        };
+        let runs = self.locked_if(Entry::Soon, || {
+            self.objects().filter(is_deferred).collect::<Vec<Run>>()
+        });
+        let Some(runs) = runs else {
+            self.has_deferred.store(1, Release);
+            return;
+        };
+        for run in runs {
+            let Some(deferred) = self.deferred(run) else {
+                continue;
+            };
+            // Another thread may be at it, too.
+            let count = deferred.swap(0, Relaxed);
+            if count != 0 && !self.release_if(Entry::Soon, run, count) {
+                deferred.fetch_add(count, Relaxed);
+                self.has_deferred.store(1, Release);
+            }
         }
     }
 

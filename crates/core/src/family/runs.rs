@@ -10,11 +10,11 @@ use core::ptr::NonNull;
 use super::bitmap::Bitmap;
 use super::kernel::ftruncate;
 use super::layout::{ALLOCATE, CELL, Extent, FREE, GIVE, MAX_EXTENTS, RunHeader, TAKE};
-use super::{Family, Run};
+use super::{Entry, Family, Run};
 use crate::crash;
 use crate::primitive::AtomicU64;
 use crate::primitive::Ordering::{Acquire, Relaxed, Release};
-use crate::storage::OutOfMemory;
+use crate::storage::{OutOfMemory, Unavailable};
 
 /// The kind of a run that is no object.
 pub(super) const RAW: u32 = 0;
@@ -43,9 +43,9 @@ impl Family {
     }
 
     /// Raw memory, its content undefined.
-    pub(crate) fn allocate_raw(&self, bytes: usize) -> Result<Run, OutOfMemory> {
+    pub(crate) fn allocate_raw(&self, entry: Entry, bytes: usize) -> Result<Run, Unavailable> {
         let cells = cells_for(CELL, bytes)?;
-        self.allocate(cells, None, |extent, cell| {
+        self.allocate(entry, cells, None, |extent, cell| {
             Some((self.run_header(Run(extent.offset_of(cell)))?, RAW))
         })
     }
@@ -54,12 +54,13 @@ impl Family {
     /// data from then on. A process that is killed in this has done all or nothing.
     pub(crate) fn allocate_linked(
         &self,
+        entry: Entry,
         bytes: usize,
         link: &AtomicU64,
         prepare: impl FnOnce(NonNull<u8>),
-    ) -> Result<Run, OutOfMemory> {
+    ) -> Result<Run, Unavailable> {
         let cells = cells_for(CELL, bytes)?;
-        self.allocate(cells, Some(link), |extent, cell| {
+        self.allocate(entry, cells, Some(link), |extent, cell| {
             let run = Run(extent.offset_of(cell));
             let header = self.run_header(run)?;
             prepare(self.resolve(run.data(), bytes)?);
@@ -71,11 +72,12 @@ impl Family {
     /// right from the start, and finds the run's header.
     pub(super) fn allocate<'a>(
         &'a self,
+        entry: Entry,
         cells: u32,
         link: Option<&AtomicU64>,
         prepare: impl FnOnce(Extent, u32) -> Option<(&'a RunHeader, u32)>,
-    ) -> Result<Run, OutOfMemory> {
-        self.locked(|| {
+    ) -> Result<Run, Unavailable> {
+        let allocated = self.locked_if(entry, || {
             let (extent, cell) = self.find_room(cells)?;
             let run = Run(extent.offset_of(cell));
             let word = link.map(|link| (self.offset_of(link), run.data()));
@@ -110,7 +112,8 @@ impl Family {
             let length = u64::from(cells) * CELL;
             idle.store(idle.load(Relaxed).saturating_sub(length), Relaxed);
             Ok(run)
-        })
+        });
+        Ok(allocated.ok_or(Unavailable::Busy)??)
     }
 
     /// Says what is going to happen, so that [`Family::mend`] can finish it.
@@ -225,14 +228,16 @@ impl Family {
     }
 
     /// Moves `link`, a word of this family's memory, on from a run to `next`, and frees the run.
-    /// A process that is killed in this has done all or nothing.
-    pub(crate) fn free_linked(&self, run: Run, link: &AtomicU64, next: u64) {
-        self.locked(|| {
+    /// A process that is killed in this has done all or nothing. False, and nothing has happened, if
+    /// the mutex isn't to be had in time.
+    pub(crate) fn free_linked(&self, entry: Entry, run: Run, link: &AtomicU64, next: u64) -> bool {
+        let freed = self.locked_if(entry, || {
             if !self.free_locked(run, Some((self.offset_of(link), next))) {
                 link.store(next, Release);
             }
             self.trim();
         });
+        freed.is_some()
     }
 
     /// Whether there was such a run.

@@ -6,7 +6,7 @@ use std::thread;
 
 use proptest::prelude::*;
 
-use super::{Family, Run, layout, unregistered};
+use super::{Entry, Family, Run, layout, unregistered};
 use crate::crash::testing::{Child, NEVER, alone, start};
 use crate::park::Uninterruptible;
 use crate::primitive::AtomicU32;
@@ -40,7 +40,7 @@ fn cells(bytes: usize) -> u64 {
 /// Where runs of 1 to 12 cells would begin now.
 fn first_places(family: &Family) -> Vec<Run> {
     let place = |bytes| {
-        let run = family.allocate_raw(bytes).expect("memory");
+        let run = family.allocate_raw(Entry::Whenever, bytes).expect("memory");
         family.free(run);
         run
     };
@@ -62,7 +62,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Allocate(bytes) => {
-                    let run = family.allocate_raw(bytes).expect("memory");
+                    let run = family.allocate_raw(Entry::Whenever, bytes).expect("memory");
                     let end = run.0 + cells(bytes) * layout::CELL;
                     prop_assert_eq!(run.0 % layout::CELL, 0);
                     prop_assert!(family.resolve(run.data(), bytes).is_some());

@@ -8,8 +8,9 @@
 
 use core::ptr::NonNull;
 
+use crate::family::Entry;
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
-use crate::storage::{Address, OutOfMemory, Storage};
+use crate::storage::{Address, OutOfMemory, Storage, Unavailable};
 
 /// The longest message.
 pub const MAX_MESSAGE: usize = 0x7FFF_0000;
@@ -54,12 +55,12 @@ impl<'a> Record<'a> {
         tag: u32,
         message: &'a [&'a [u8]],
         has_blob: bool,
-    ) -> Result<Self, OutOfMemory> {
+    ) -> Result<Self, Unavailable> {
         let length: usize = message.iter().map(|part| part.len()).sum();
         if length > MAX_MESSAGE {
-            return Err(OutOfMemory);
+            return Err(Unavailable::OutOfMemory);
         }
-        let message_length = u32::try_from(length).map_err(|_| OutOfMemory)?;
+        let message_length = u32::try_from(length).map_err(|_| Unavailable::OutOfMemory)?;
         Ok(Self {
             tag,
             message,
@@ -154,15 +155,16 @@ impl Segment {
     /// bytes at least.
     pub(super) fn allocate(
         storage: Storage,
+        entry: Entry,
         link: &AtomicU64,
         last: Option<Self>,
         length: u32,
-    ) -> Result<Address, OutOfMemory> {
+    ) -> Result<Address, Unavailable> {
         let grown = last.map_or(SMALLEST, |last| last.capacity.saturating_mul(4));
         let capacity = length
             .max(grown.clamp(SMALLEST, LARGEST))
             .next_multiple_of(8);
-        storage.allocate_linked(HEADER + capacity as usize, link, |start| {
+        storage.allocate_linked_if(entry, HEADER + capacity as usize, link, |start| {
             // SAFETY: fresh memory of at least that size.
             let header: &Header = unsafe { start.cast().as_ref() };
             header.next.store(0, Ordering::Relaxed);
@@ -170,13 +172,17 @@ impl Segment {
         })
     }
 
-    /// Moves `link` on from this segment to the next one, and frees this one.
-    pub(super) fn free(self, storage: Storage, link: &AtomicU64) {
+    /// Moves `link` on from this segment to the next one, and frees this one; false if that isn't
+    /// possible in time.
+    pub(super) fn free(self, storage: Storage, entry: Entry, link: &AtomicU64) -> bool {
         // Acquire: pairs with the Release of the link.
         let next = self.next_link().load(Ordering::Acquire);
         // SAFETY: allocated by `allocate` with this size (a wrong capacity in shared memory is
         // ignored there); the queue has no other use for it.
-        unsafe { storage.free_linked(self.address, HEADER + self.capacity as usize, link, next) };
+        unsafe {
+            let bytes = HEADER + self.capacity as usize;
+            storage.free_linked_if(entry, self.address, bytes, link, next)
+        }
     }
 
     pub(super) fn next_link(self) -> &'static AtomicU64 {

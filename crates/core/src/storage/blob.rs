@@ -4,9 +4,9 @@
 
 use core::ptr::NonNull;
 
-use crate::family::{CopyOnWrite, Family, Run};
+use crate::family::{CopyOnWrite, Entry, Family, Run};
 use crate::primitive::AtomicU32;
-use crate::storage::{Kind, OutOfMemory};
+use crate::storage::{Kind, OutOfMemory, Unavailable};
 
 /// Bytes in the memory of a family, held by this process.
 #[derive(Debug)]
@@ -63,7 +63,8 @@ impl BlobName {
         family.can_hold(self.run)
     }
 
-    /// Takes the blob of a message that is being taken by storing `value` in `count`.
+    /// Takes the blob of a message that is being taken by storing `value` in `count`. Under the
+    /// family's mutex.
     pub(crate) fn take(
         self,
         family: &'static Family,
@@ -86,7 +87,20 @@ impl Blob {
     ///
     /// [`OutOfMemory`] if the shared memory can't grow.
     pub fn new(family: &'static Family, length: usize) -> Result<Self, OutOfMemory> {
-        let run = family.allocate_blob(length)?;
+        Self::new_if(Entry::Whenever, family, length).map_err(Unavailable::for_good)
+    }
+
+    /// As [`Blob::new`], without waiting for anybody who doesn't go on.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`] if there is no memory now.
+    pub fn try_new(family: &'static Family, length: usize) -> Result<Self, Unavailable> {
+        Self::new_if(Entry::Soon, family, length)
+    }
+
+    fn new_if(entry: Entry, family: &'static Family, length: usize) -> Result<Self, Unavailable> {
+        let run = family.allocate_blob(entry, length)?;
         Ok(Self::held(family, run))
     }
 
@@ -157,7 +171,7 @@ impl Blob {
     }
 
     /// Gives it away with a message that is put by storing `value` in `count`. To be forgotten
-    /// after that.
+    /// after that. Under the family's mutex.
     pub(crate) fn give(&self, count: &AtomicU32, value: u32) {
         self.family.give(self.run, count, value);
     }
