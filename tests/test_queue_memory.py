@@ -142,6 +142,67 @@ def test_no_memory_for_a_copy_is_a_memory_error(item: str) -> None:
     """)
 
 
+EXHAUSTED = """
+    item = {item}
+    shared.put(item)
+    assert shared.get() == item
+    shared.put_many([item] * 300)
+
+    def leave_nothing():
+        ballast = []
+        for size in (1 << 20, 100_000, 10_000, 1000, 100):
+            try:
+                while True:
+                    ballast.append(bytearray(size))
+            except MemoryError:
+                pass
+        return ballast
+
+    puts = got = put_errors = get_errors = 0
+    limit(0)
+    ballast = leave_nothing()
+    for _ in range(50):
+        try:
+            shared.put(item)
+            puts += 1
+        except MemoryError:
+            put_errors += 1
+    for _ in range(50):
+        try:
+            shared.get_nowait()
+            got += 1
+        except MemoryError:
+            get_errors += 1
+    ballast.clear()
+    unlimit()
+    assert puts + put_errors == got + get_errors == 50
+    left = shared.get_many(1000)
+    assert all(each == item for each in left)
+    # What it had no memory to copy is in the queue; what it had none to unpickle is taken.
+    missing = 300 + puts - got - len(left)
+    assert {lost}, (missing, get_errors)
+    shared.put(item)
+    assert shared.get() == item and shared.empty()
+    print("done")
+    """
+
+
+@only_processes
+@pytest.mark.parametrize(
+    ("item", "lost"),
+    [
+        pytest.param("b'x' * 60_000", "missing == 0", id="bytes"),
+        pytest.param("'y' * 60_000", "missing == 0", id="str"),
+        pytest.param("{'number': 10**9, 'text': 'x' * 900, 'it': [b'y' * 900, 1.5]}", "True"),
+        pytest.param("(1 << 40, 2.5, 'text', (b'bytes', [None, True]))", "True"),
+        pytest.param("[10**50, {1}] * 40", "True"),
+        pytest.param("10**12", "True"),
+    ],
+)
+def test_without_any_memory_left_there_are_only_memory_errors(item: str, lost: str) -> None:
+    run(EXHAUSTED.replace("{item}", item).replace("{lost}", lost))
+
+
 @only_processes
 def test_a_file_size_limit_is_a_memory_error() -> None:
     run("""

@@ -41,7 +41,7 @@ use crate::deadline::Deadline;
 use crate::family::{Entry, Family};
 use crate::park::{Park, Parked, Uninterruptible};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering, fence_after_update};
-use crate::storage::{Address, Blob, BlobName, Kind, Shareable, Storage, Unavailable};
+use crate::storage::{Address, Blob, BlobName, Kind, OutOfMemory, Shareable, Storage, Unavailable};
 use crate::sync::mutex::{Locked, Tried};
 
 mod bell;
@@ -127,8 +127,8 @@ pub enum Get<R> {
     Empty,
     /// The wait was abandoned.
     Interrupted,
-    /// The oldest message lies in shared memory that this process has no room to map; it stays
-    /// where it is.
+    /// This process has no memory to copy the oldest message, or no room to map what it lies in; it
+    /// stays where it is.
     OutOfMemory,
     /// Somebody has overwritten the shared memory.
     Corrupted,
@@ -463,10 +463,11 @@ impl Queue {
         blob: &Blob,
     ) -> Result<(), Unavailable> {
         let name = blob.name().to_bytes();
-        let parts: Vec<&[u8]> = [&name[..]]
-            .into_iter()
-            .chain(message.iter().copied())
-            .collect();
+        let mut parts: Vec<&[u8]> = Vec::new();
+        let room = parts.try_reserve_exact(1 + message.len());
+        room.map_err(|_| OutOfMemory)?;
+        parts.push(&name);
+        parts.extend_from_slice(message);
         self.append(
             storage,
             entry,
@@ -525,19 +526,20 @@ impl Queue {
     pub fn try_get_with_blob<R>(
         &self,
         storage: Storage,
-        read: impl FnMut(u32, &[u8]) -> R,
+        mut read: impl FnMut(u32, &[u8]) -> R,
     ) -> Attempt<Get<Taken<R>>> {
-        self.try_get_claimed(storage, None, read)
+        self.try_get_claimed(storage, None, |tag, message| Ok(read(tag, message)))
     }
 
     /// As [`Queue::try_get_with_blob`]; the first 8 bytes of the message are written to `claim`, a
-    /// word of this storage, in one step with taking it.
+    /// word of this storage, in one step with taking it. What `read` has no memory for stays in the
+    /// queue.
     #[inline]
     pub fn try_get_claimed<R>(
         &self,
         storage: Storage,
         claim: Option<&AtomicU64>,
-        mut read: impl FnMut(u32, &[u8]) -> R,
+        mut read: impl FnMut(u32, &[u8]) -> Result<R, OutOfMemory>,
     ) -> Attempt<Get<Taken<R>>> {
         if self.consumers.mutex.try_lock_briefly(storage) == Tried::Busy {
             return Attempt::WouldWait;
@@ -567,9 +569,11 @@ impl Queue {
         storage: Storage,
         patience: Patience,
         park: &impl Park,
-        read: impl FnMut(u32, &[u8]) -> R,
+        mut read: impl FnMut(u32, &[u8]) -> R,
     ) -> Get<Taken<R>> {
-        self.get_claimed(storage, None, patience, park, read)
+        self.get_claimed(storage, None, patience, park, |tag, message| {
+            Ok(read(tag, message))
+        })
     }
 
     /// As [`Queue::get_with_blob`], with a claim as [`Queue::try_get_claimed`].
@@ -579,7 +583,7 @@ impl Queue {
         claim: Option<&AtomicU64>,
         patience: Patience,
         park: &impl Park,
-        mut read: impl FnMut(u32, &[u8]) -> R,
+        mut read: impl FnMut(u32, &[u8]) -> Result<R, OutOfMemory>,
     ) -> Get<Taken<R>> {
         let (mut has_waited, mut has_slept) = (false, false);
         let outcome = loop {
@@ -702,7 +706,7 @@ impl Queue {
         storage: Storage,
         entry: Entry,
         claim: Option<&AtomicU64>,
-        read: &mut impl FnMut(u32, &[u8]) -> R,
+        read: &mut impl FnMut(u32, &[u8]) -> Result<R, OutOfMemory>,
     ) -> Attempt<Get<Taken<R>>> {
         if !self.has_message() {
             self.consumers.mutex.unlock(storage);
@@ -716,18 +720,21 @@ impl Queue {
             staged = claim.map(|word| Claim::new(word, message));
             read(tag, message)
         };
-        let result = Segment::read(storage, start, read).and_then(|taken| {
+        let result = Segment::read(storage, start, read).and_then(|(taken, end)| {
             let can_be_taken = blob
                 .zip(storage.family())
                 .is_none_or(|(name, family)| name.can_be_taken(family));
-            can_be_taken.then_some(taken).ok_or(Unreadable::NotMapped)
+            match taken {
+                Ok(taken) if can_be_taken => Ok((taken, end)),
+                _ => Err(Unreadable::NoMemory),
+            }
         });
         let (result, end) = match result {
             Ok(taken) => taken,
             Err(why) => {
                 self.consumers.mutex.unlock(storage);
                 return Attempt::Ended(match why {
-                    Unreadable::NotMapped => Get::OutOfMemory,
+                    Unreadable::NoMemory => Get::OutOfMemory,
                     Unreadable::Corrupted => Get::Corrupted,
                 });
             }

@@ -8,13 +8,16 @@
 //! ```
 //!
 //! What doesn't fit makes the whole pickle's: subclasses, large integers, lone surrogates, much
-//! of anything, and a list or dict that is met twice, for it must be one object afterwards, too.
+//! of anything, what there is no memory for, and a list or dict that is met twice, for it must be
+//! one object afterwards, too.
 //! What is decoded came from another process and is checked.
 
 use core::cell::RefCell;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+
+use crate::made;
 
 mod mark {
     pub(super) const NONE: u8 = 0;
@@ -34,13 +37,17 @@ const MOST_ELEMENTS: usize = 64;
 const DEEPEST: u32 = 4;
 const LONGEST: usize = 1024;
 const MOST_BYTES: usize = 4096;
+/// Bytes of an encoded scalar, and of what comes before a text's bytes.
+const LONGEST_SCALAR: usize = 9;
+const HEADER: usize = 5;
 
 /// The encoding of a container; `None` for what isn't one, or not one that we encode.
 pub(crate) fn encode(container: &Bound<'_, PyAny>) -> Option<Vec<u8>> {
     let mut encoder = Encoder {
-        out: Vec::with_capacity(64),
+        out: Vec::new(),
         seen: Vec::new(),
     };
+    encoder.out.try_reserve_exact(64).ok()?;
     encoder.container(container, DEEPEST)?;
     Some(encoder.out)
 }
@@ -64,6 +71,7 @@ impl Encoder {
         if self.seen.contains(&address) {
             return None;
         }
+        self.seen.try_reserve(1).ok()?;
         self.seen.push(address);
         if let Ok(dict) = container.cast_exact::<PyDict>() {
             self.dict(dict, depth)
@@ -88,7 +96,7 @@ impl Encoder {
         if dict.len() > MOST_ELEMENTS {
             return None;
         }
-        let pairs = RefCell::new(Vec::with_capacity(dict.len()));
+        let pairs = RefCell::new(made::vector(dict.len()).ok()?);
         // All at once, and locked, for PyO3 panics at a dict that changes under its iterator. To
         // lock an element meanwhile, a dict or a text, could mean to wait, which opens the lock.
         let walked = dict.locked_for_each(|key, value| {
@@ -108,12 +116,14 @@ impl Encoder {
         if count > MOST_ELEMENTS {
             return None;
         }
+        self.out.try_reserve(2).ok()?;
         self.out.push(mark);
         self.out.push(u8::try_from(count).ok()?);
         Some(())
     }
 
     fn element(&mut self, element: &Bound<'_, PyAny>, depth: u32) -> Option<()> {
+        self.out.try_reserve(LONGEST_SCALAR).ok()?;
         if element.is_none() {
             self.out.push(mark::NONE);
         } else if let Ok(value) = element.cast_exact::<PyInt>() {
@@ -143,6 +153,7 @@ impl Encoder {
         if bytes.len() > LONGEST {
             return None;
         }
+        self.out.try_reserve(HEADER + bytes.len()).ok()?;
         self.out.push(mark);
         self.out
             .extend(u32::try_from(bytes.len()).ok()?.to_le_bytes());
@@ -186,30 +197,39 @@ impl<'a> Rest<'a> {
             Some(mark::NONE) => Some(py.None().into_bound(py)),
             Some(mark::FALSE) => Some(PyBool::new(py, false).to_owned().into_any()),
             Some(mark::TRUE) => Some(PyBool::new(py, true).to_owned().into_any()),
-            Some(mark::INT) => match self.word() {
-                Some(word) => Some(i64::from_le_bytes(word).into_pyobject(py)?.into_any()),
-                None => None,
-            },
-            Some(mark::FLOAT) => self
-                .word()
-                .map(|word| PyFloat::new(py, f64::from_le_bytes(word)).into_any()),
-            Some(mark::STR) => self
-                .bytes()
-                .and_then(|bytes| core::str::from_utf8(bytes).ok())
-                .map(|text| PyString::new(py, text).into_any()),
-            Some(mark::BYTES) => self.bytes().map(|bytes| PyBytes::new(py, bytes).into_any()),
-            Some(mark::TUPLE) => match self.elements(py, depth, 1)? {
-                Some(elements) => Some(PyTuple::new(py, elements)?.into_any()),
-                None => None,
-            },
-            Some(mark::LIST) => match self.elements(py, depth, 1)? {
-                Some(elements) => Some(PyList::new(py, elements)?.into_any()),
-                None => None,
-            },
-            Some(mark::DICT) => match self.elements(py, depth, 2)? {
-                Some(elements) => Some(dict(py, &elements)?.into_any()),
-                None => None,
-            },
+            Some(mark::INT) => {
+                let word = self.word();
+                word.map(|word| made::int(py, i64::from_le_bytes(word)))
+                    .transpose()?
+            }
+            Some(mark::FLOAT) => {
+                let word = self.word();
+                word.map(|word| made::float(py, f64::from_le_bytes(word)))
+                    .transpose()?
+            }
+            Some(mark::STR) => {
+                let text = self.bytes();
+                text.filter(|text| core::str::from_utf8(text).is_ok())
+                    .map(|text| made::text(py, text))
+                    .transpose()?
+            }
+            Some(mark::BYTES) => {
+                let bytes = self.bytes();
+                let bytes = bytes.map(|bytes| made::bytes(py, bytes)).transpose()?;
+                bytes.map(Bound::into_any)
+            }
+            Some(mark::TUPLE) => {
+                let elements = self.elements(py, depth, 1)?;
+                elements.map(|it| made::tuple(py, it)).transpose()?
+            }
+            Some(mark::LIST) => {
+                let elements = self.elements(py, depth, 1)?;
+                elements.map(|it| made::list(py, it)).transpose()?
+            }
+            Some(mark::DICT) => {
+                let elements = self.elements(py, depth, 2)?;
+                elements.map(|it| dict(py, &it)).transpose()?
+            }
             _ => None,
         })
     }
@@ -225,7 +245,7 @@ impl<'a> Rest<'a> {
             return Ok(None);
         };
         let count = usize::from(count) * each;
-        let mut elements = Vec::with_capacity(count);
+        let mut elements = made::vector(count)?;
         for _ in 0..count {
             match self.element(py, depth)? {
                 Some(element) => elements.push(element),
@@ -236,10 +256,10 @@ impl<'a> Rest<'a> {
     }
 }
 
-fn dict<'py>(py: Python<'py>, elements: &[Bound<'py, PyAny>]) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
+fn dict<'py>(py: Python<'py>, elements: &[Bound<'py, PyAny>]) -> PyResult<Bound<'py, PyAny>> {
+    let dict = made::dict(py)?;
     for pair in elements.chunks_exact(2) {
         dict.set_item(&pair[0], &pair[1])?;
     }
-    Ok(dict)
+    Ok(dict.into_any())
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 //! From outcomes of the core to Python's exceptions; the classes live in `_errors.py`.
 
+use core::ffi::{c_char, c_int};
+
 use freethreading_core::family::FamilyError;
 use freethreading_core::storage::handle::HandleError;
 use freethreading_core::storage::{OutOfMemory, Storage, Token};
-use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::holder;
@@ -59,8 +61,22 @@ pub(crate) fn owner_died(
     OWNER_DIED.new_err(py, &message)
 }
 
+/// Made by the interpreter, which keeps memory for that: a message that Rust makes could end the
+/// process.
+#[expect(
+    unsafe_code,
+    reason = "a function of the C API that PyO3 only wraps with a format"
+)]
 pub(crate) fn out_of_memory(what: &str) -> PyErr {
-    PyMemoryError::new_err(format!("no memory for {what}"))
+    Python::attach(|py| {
+        let length = c_int::try_from(what.len()).unwrap_or(0);
+        let start = what.as_ptr().cast::<c_char>();
+        // SAFETY: a static of the interpreter that is never changed.
+        let class = unsafe { pyo3::ffi::PyExc_MemoryError };
+        // SAFETY: attached; the format takes a length and so many bytes.
+        unsafe { pyo3::ffi::PyErr_Format(class, c"no memory for %.*s".as_ptr(), length, start) };
+        PyErr::fetch(py)
+    })
 }
 
 pub(crate) fn from_out_of_memory(what: &'static str) -> impl Fn(OutOfMemory) -> PyErr {

@@ -32,10 +32,11 @@ use pyo3::exceptions::{PyBufferError, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::CompareOp;
-use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PyString};
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString};
 
 use crate::errors::{FULL, out_of_memory};
 use crate::imported::Imported;
+use crate::made;
 use crate::wait::wait;
 
 /// From this length on, bytes go into a blob.
@@ -231,7 +232,8 @@ impl Large {
         let too_large = || out_of_memory("a message; the queue is as it was");
         let family = place.storage.family().ok_or_else(too_large)?;
         let count = u32::try_from(sources.len()).map_err(|_| too_large())?;
-        let mut head = Vec::with_capacity(FIXED + 8 * sources.len() + rest.len());
+        let most = FIXED + (8 + BlobName::LENGTH) * sources.len() + rest.len();
+        let mut head = made::vector(most)?;
         head.extend(count.to_le_bytes());
         head.extend(flags.to_le_bytes());
         let mut total = 0_usize;
@@ -373,36 +375,24 @@ impl Received {
         unsafe { core::slice::from_raw_parts(start.as_ptr(), *length) }
     }
 
-    // PyO3's `new` panics where these raise MemoryError.
-
     pub(crate) fn to_text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        PyString::from_bytes(py, self.bytes()).map(Bound::into_any)
+        made::text(py, self.bytes())
     }
 
     pub(crate) fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let bytes = self.bytes();
-        let length = ffi::Py_ssize_t::try_from(bytes.len())?;
-        // SAFETY: so many bytes, which are copied.
-        let made = unsafe { ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), length) };
-        // SAFETY: a new reference, or null and an exception.
-        unsafe { Bound::from_owned_ptr_or_err(py, made) }
+        made::bytes(py, self.bytes()).map(Bound::into_any)
     }
 
     pub(crate) fn to_bytearray<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let bytes = self.bytes();
-        let length = ffi::Py_ssize_t::try_from(bytes.len())?;
-        // SAFETY: so many bytes, which are copied.
-        let made = unsafe { ffi::PyByteArray_FromStringAndSize(bytes.as_ptr().cast(), length) };
-        // SAFETY: a new reference, or null and an exception.
-        unsafe { Bound::from_owned_ptr_or_err(py, made) }
+        made::bytearray(py, self.bytes())
     }
 
     /// The pickle, and views on the buffers that belong to it.
     pub(crate) fn to_pickle<'py>(
         &self,
         py: Python<'py>,
-    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyList>)> {
-        let mut views = Vec::with_capacity(self.parts.len());
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+        let mut views = made::vector(self.parts.len())?;
         for part in &self.parts {
             let memory = match part.name {
                 None => Memory::Blob(Arc::clone(&self.blob)),
@@ -419,9 +409,9 @@ impl Received {
         let pickle = if self.pickle_is_part && !views.is_empty() {
             views.remove(0)
         } else {
-            PyBytes::new(py, &self.rest).into_any()
+            made::bytes(py, &self.rest)?.into_any()
         };
-        Ok((pickle, PyList::new(py, views)?))
+        Ok((pickle, made::list(py, views)?))
     }
 }
 

@@ -27,6 +27,7 @@ mod holder;
 mod imported;
 mod large;
 mod lock;
+mod made;
 mod message;
 mod object;
 mod picklable;

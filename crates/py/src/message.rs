@@ -13,17 +13,19 @@ use core::cell::{Cell, RefCell};
 use std::sync::{Mutex, PoisonError};
 
 use freethreading_core::queue;
-use freethreading_core::storage::{Blob, Storage};
+use freethreading_core::storage::{Blob, OutOfMemory, Storage};
+use pyo3::PyTypeInfo;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{IntoPyDict, PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyString};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyString};
 
 use crate::encoding;
 use crate::imported::Imported;
-use crate::large::{LARGE, Large, Place, Received};
+use crate::large::{LARGE, Large, Place, Received, View};
+use crate::made;
 
 pub(crate) mod quick;
 
@@ -35,12 +37,14 @@ static LOADS: Imported = Imported::new("pickle", "loads");
 
 /// Imports what messages need, when a queue is made. A thread that imports it when it first
 /// puts might be in the middle of that when another thread forks, and the child would wait for
-/// ever for that import.
+/// ever for that import. Classes are made as well: where there is no memory for them PyO3 panics.
 pub(crate) fn prepare(py: Python<'_>, storage: Storage) -> PyResult<()> {
     if storage.family().is_some() {
         for it in [&DUMPS, &LOADS, &DISPATCH_TABLE, &PICKLER, &BYTES_IO] {
             it.get(py)?;
         }
+        Collector::type_object(py);
+        View::type_object(py);
     }
     Ok(())
 }
@@ -248,7 +252,8 @@ fn pickle<'py>(
         Imported::new("freethreading._picklable", "dumps_for_process");
     const PROTOCOL: u32 = 5;
     let collector = Bound::new(py, Collector(Mutex::default()))?;
-    let keywords = [(intern!(py, "buffer_callback"), &collector)].into_py_dict(py)?;
+    let keywords = made::dict(py)?;
+    keywords.set_item(intern!(py, "buffer_callback"), &collector)?;
     let dump = || -> PyResult<Bound<'py, PyAny>> {
         let table = DISPATCH_TABLE.get(py)?.call0()?;
         if table.is_none() {
@@ -288,11 +293,27 @@ pub(crate) enum Incoming {
 }
 
 impl Incoming {
-    /// Copies a message; runs under a queue's mutex, so it touches nothing of Python's.
+    /// Copies a message; runs under a queue's mutex, so it touches nothing of Python's. Without
+    /// memory for it, it ends the process.
     #[inline]
     pub(crate) fn read(tag: u32, message: &[u8]) -> Self {
+        Self::read_with(tag, message, |message| Some(message.to_vec())).unwrap_or(Self::Malformed)
+    }
+
+    /// As [`Incoming::read`], if there is memory.
+    #[inline]
+    pub(crate) fn read_if(tag: u32, message: &[u8]) -> Result<Self, OutOfMemory> {
+        Self::read_with(tag, message, made::copy).ok_or(OutOfMemory)
+    }
+
+    #[inline]
+    fn read_with(
+        tag: u32,
+        message: &[u8],
+        copy: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
+    ) -> Option<Self> {
         let word = || message.try_into().ok();
-        match tag {
+        Some(match tag {
             tag::NONE => Self::None,
             tag::FALSE => Self::Bool(false),
             tag::TRUE => Self::Bool(true),
@@ -300,16 +321,16 @@ impl Incoming {
             tag::FLOAT => word().map_or(Self::Malformed, |word| {
                 Self::Float(f64::from_le_bytes(word))
             }),
-            tag::STR => Self::Text(message.to_vec()),
-            tag::BYTES => Self::Bytes(message.to_vec()),
-            tag::CONTAINER => Self::Container(message.to_vec()),
-            tag::BYTEARRAY => Self::Bytearray(message.to_vec()),
-            tag::PICKLE => Self::Pickle(message.to_vec()),
+            tag::STR => Self::Text(copy(message)?),
+            tag::BYTES => Self::Bytes(copy(message)?),
+            tag::CONTAINER => Self::Container(copy(message)?),
+            tag::BYTEARRAY => Self::Bytearray(copy(message)?),
+            tag::PICKLE => Self::Pickle(copy(message)?),
             tag::REFERENCE => word().map_or(Self::Malformed, |word| {
                 Self::Reference(u64::from_ne_bytes(word))
             }),
             _ => Self::Malformed,
-        }
+        })
     }
 
     /// As [`Incoming::read`], of a message that may have a frame, which is left out.
@@ -347,7 +368,7 @@ impl Incoming {
     ) -> PyResult<Bound<'py, PyAny>> {
         match (self, blob) {
             (Self::Pickle(pickled), None) => {
-                let pickled = copied(py, &pickled)?;
+                let pickled = made::bytes(py, &pickled)?;
                 in_spite(py, interrupt, || LOADS.get(py)?.call1((&pickled,)))
             }
             (Self::Pickle(head), Some(blob)) => {
@@ -371,13 +392,13 @@ impl Incoming {
         Ok(match self {
             Self::None => py.None().into_bound(py),
             Self::Bool(value) => PyBool::new(py, value).to_owned().into_any(),
-            Self::Int(value) => value.into_pyobject(py)?.into_any(),
-            Self::Float(value) => PyFloat::new(py, value).into_any(),
-            Self::Text(text) => PyString::from_bytes(py, &text)?.into_any(),
-            Self::Bytes(bytes) => copied(py, &bytes)?.into_any(),
+            Self::Int(value) => made::int(py, value)?,
+            Self::Float(value) => made::float(py, value)?,
+            Self::Text(text) => made::text(py, &text)?,
+            Self::Bytes(bytes) => made::bytes(py, &bytes)?.into_any(),
             Self::Container(encoded) => encoding::decode(py, &encoded)?.ok_or_else(malformed)?,
             Self::Pickle(pickled) => {
-                let pickled = copied(py, &pickled)?;
+                let pickled = made::bytes(py, &pickled)?;
                 LOADS.get(py)?.call1((pickled,))?
             }
             Self::Reference(address) if storage.family().is_none() => own(py, address),
@@ -404,16 +425,9 @@ pub(crate) fn in_spite<R>(
 
 fn unpickled<'py>(py: Python<'py>, received: &Received) -> PyResult<Bound<'py, PyAny>> {
     let (pickle, views) = received.to_pickle(py)?;
-    let keywords = [(intern!(py, "buffers"), views)].into_py_dict(py)?;
+    let keywords = made::dict(py)?;
+    keywords.set_item(intern!(py, "buffers"), views)?;
     LOADS.get(py)?.call((pickle,), Some(&keywords))
-}
-
-/// A bytes object. (PyO3's `new` panics where this raises MemoryError.)
-fn copied<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
-    PyBytes::new_with(py, bytes.len(), |target| {
-        target.copy_from_slice(bytes);
-        Ok(())
-    })
 }
 
 fn malformed() -> PyErr {

@@ -144,7 +144,7 @@ impl Items {
         patience: Patience,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let storage = self.object.storage();
-        match transfer::take(py, &self.object, None, patience, Incoming::read)? {
+        match transfer::take_if(py, &self.object, None, patience, Incoming::read_if)? {
             Some((item, blob)) => item.into_object(py, storage, blob).map(Some),
             None => Ok(None),
         }
@@ -266,7 +266,7 @@ fn capacity(maxsize: Whole) -> PyResult<u32> {
 /// A first-in, first-out queue between workers, with task tracking.
 ///
 /// Like `queue.Queue` and `multiprocessing.JoinableQueue`. `maxsize` is the most items at a
-/// time; 0 or less is unlimited.
+/// time; 0 or less is unlimited, and so is 2**31 or more, which would be more than there can be.
 ///
 /// >>> from freethreading import Queue
 /// >>> queue = Queue(maxsize=2)
@@ -337,7 +337,11 @@ impl Queue {
     /// Put an item; if the queue is full and `block`, wait for room, at most `timeout` seconds.
     ///
     /// Raises queue.Full if there is no room (in time), ValueError for a negative timeout,
-    /// MemoryError, and between processes what pickling the item raises.
+    /// MemoryError if there is no memory for the item, which is not in the queue then, and between
+    /// processes what pickling the item raises.
+    ///
+    /// A process that was stopped (SIGSTOP) in the middle of a call of its own is waited for 500 ms,
+    /// even if `timeout` is shorter.
     #[pyo3(
         signature = (item, block = Truth(true), timeout = None),
         text_signature = "($self, item, block=True, timeout=None)"
@@ -370,7 +374,11 @@ impl Queue {
     /// seconds.
     ///
     /// Raises queue.Empty if there is none (in time), ValueError for a negative timeout, and
-    /// between processes what unpickling the item raises.
+    /// between processes what unpickling the item raises, which is taken all the same. A
+    /// MemoryError that says so leaves the item in the queue: there was no memory to copy it.
+    ///
+    /// A process that was stopped (SIGSTOP) in the middle of a call of its own is waited for 500 ms,
+    /// even if `timeout` is shorter.
     #[pyo3(
         signature = (block = Truth(true), timeout = None),
         text_signature = "($self, block=True, timeout=None)"

@@ -47,7 +47,8 @@ impl SimpleQueue {
 
     /// Put an item.
     ///
-    /// Raises MemoryError, and between processes what pickling the item raises.
+    /// Raises MemoryError if there is no memory for the item, which is not in the queue then, and
+    /// between processes what pickling the item raises.
     fn put(&self, py: Python<'_>, item: Bound<'_, PyAny>) -> PyResult<()> {
         // It has no limit to wait for.
         self.items
@@ -57,7 +58,8 @@ impl SimpleQueue {
 
     /// Take the oldest item; wait for one if there is none.
     ///
-    /// Raises, between processes, what unpickling the item raises.
+    /// Raises, between processes, what unpickling the item raises, which is taken all the same. A
+    /// MemoryError that says so leaves the item in the queue: there was no memory to copy it.
     fn get<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         // Without a deadline it only comes back empty-handed with an exception.
         self.items

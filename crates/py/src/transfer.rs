@@ -8,7 +8,7 @@ use core::sync::atomic::AtomicU64;
 use freethreading_core::deadline::Deadline;
 use freethreading_core::park::{Parked, Uninterruptible};
 use freethreading_core::queue::{Attempt, Get, Patience, Put, Queue, Waited};
-use freethreading_core::storage::{Blob, Object};
+use freethreading_core::storage::{Blob, Object, OutOfMemory};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
@@ -151,6 +151,20 @@ pub(crate) fn take<R: Send>(
     patience: Patience,
     read: impl Fn(u32, &[u8]) -> R + Send + Sync,
 ) -> PyResult<Option<Taken<R>>> {
+    take_if(py, queue, claim, patience, |tag, message| {
+        Ok(read(tag, message))
+    })
+}
+
+/// As [`take`]; what `read` has no memory for stays in the queue.
+#[inline]
+pub(crate) fn take_if<R: Send>(
+    py: Python<'_>,
+    queue: &Object<Queue>,
+    claim: Option<&AtomicU64>,
+    patience: Patience,
+    read: impl Fn(u32, &[u8]) -> Result<R, OutOfMemory> + Send + Sync,
+) -> PyResult<Option<Taken<R>>> {
     let storage = queue.storage();
     let outcome = match queue.try_get_claimed(storage, claim, &read) {
         Attempt::Ended(outcome) => outcome,
@@ -181,7 +195,7 @@ fn take_attached<R: Send>(
     queue: &Object<Queue>,
     claim: Option<&AtomicU64>,
     patience: Patience,
-    read: &(impl Fn(u32, &[u8]) -> R + Send + Sync),
+    read: &(impl Fn(u32, &[u8]) -> Result<R, OutOfMemory> + Send + Sync),
 ) -> PyResult<Get<Taken<R>>> {
     let storage = queue.storage();
     let take = || queue.get_claimed(storage, claim, Patience::None, &Uninterruptible, read);

@@ -373,7 +373,7 @@ fn put_task(queue: &Queue, number: u64, has_blob: bool) {
 }
 
 fn claim_task(queue: &Queue, seat: &Seat) -> Option<u64> {
-    let read = |_, message: &[u8]| u64::from_le_bytes(message.try_into().expect("a number"));
+    let read = |_, message: &[u8]| Ok(u64::from_le_bytes(message.try_into().expect("a number")));
     let patience = Patience::None;
     match queue.get_claimed(
         shared(),

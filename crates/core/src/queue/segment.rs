@@ -78,8 +78,8 @@ impl<'a> Record<'a> {
 /// Why there is nothing to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unreadable {
-    /// This process has no room to map it.
-    NotMapped,
+    /// This process has no memory to copy it, or no room to map it.
+    NoMemory,
     /// Somebody has overwritten the shared memory.
     Corrupted,
 }
@@ -298,7 +298,7 @@ impl Segment {
                 return Err(if storage.can_map(address) {
                     Unreadable::Corrupted
                 } else {
-                    Unreadable::NotMapped
+                    Unreadable::NoMemory
                 });
             };
             if position % 8 != 0 {
