@@ -526,13 +526,14 @@ impl Family {
     pub(crate) fn locked_if<R>(&self, entry: Entry, section: impl FnOnce() -> R) -> Option<R> {
         let storage = self.as_storage();
         let mutex = &self.header().mutex;
-        let locked = match entry {
-            Entry::AtOnce => match mutex.try_lock_briefly(storage) {
-                Tried::Taken => Locked::Clean,
-                Tried::Busy => Locked::TimedOut,
-            },
-            Entry::Soon => mutex.lock_until(storage, &Uninterruptible, Deadline::after(SOON)),
-            Entry::Whenever => return Some(self.locked(section)),
+        let locked = match (entry, mutex.try_lock_briefly(storage)) {
+            (_, Tried::Taken) => Locked::Clean,
+            (Entry::AtOnce, Tried::Busy) => Locked::TimedOut,
+            // (The clock isn't looked at before.)
+            (Entry::Soon, Tried::Busy) => {
+                mutex.lock_until(storage, &Uninterruptible, Deadline::after(SOON))
+            }
+            (Entry::Whenever, Tried::Busy) => return Some(self.locked(section)),
         };
         match locked {
             Locked::Clean => {}

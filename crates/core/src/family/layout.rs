@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! file:    | extent 0: 1 MiB | extent 1: 2 MiB | extent 2: 4 MiB | ...   grows as needed
-//! extent:  | [0 only: Header, process table] | taken bitmap | starts bitmap | cells of 64 B |
+//! extent:  | [0 only: Header, process table] | taken, starts, backed bitmap | cells of 64 B |
 //! object:  | ObjectHeader: 2 cells | payload |
 //! raw run: | RunHeader: 1 cell | data |
 //! ```
@@ -21,7 +21,10 @@ const BASE: u64 = 1 << 20;
 pub(super) const MAX_EXTENTS: usize = 21;
 
 /// Says that a file is one of ours, in this layout.
-pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"ftarena\x02");
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"ftarena\x03");
+
+/// Cells of which it is known whether the file may have pages for them: 64 KiB.
+pub(super) const GRANULE: u32 = 1024;
 
 /// Lengths of runs whose first free place is remembered.
 pub(super) const LENGTHS: usize = 8;
@@ -44,8 +47,10 @@ pub(super) struct Header {
     pub(super) free_from: [AtomicU64; LENGTHS],
     /// What the mutex's holder is about to do to a run, so that its death can be mended.
     pub(super) intent: Intent,
-    /// Bytes in freed cells whose pages the file still has, about.
+    /// Bytes in free cells whose pages the file has, about.
     pub(super) idle: AtomicU64,
+    /// How many of them were left when pages were last given back.
+    pub(super) unpunched: AtomicU64,
     /// How often pages were given back.
     pub(super) trims: AtomicU32,
     pub(super) reserved: AtomicU32,
@@ -182,10 +187,20 @@ impl Extent {
         self.taken_bitmap() + self.bitmap_words() as u64 * 8
     }
 
+    /// Where the bitmap of the granules that may have pages starts, from the extent's start.
+    pub(super) fn backed_bitmap(self) -> u64 {
+        self.starts_bitmap() + self.bitmap_words() as u64 * 8
+    }
+
+    /// Its words.
+    pub(super) fn backed_words(self) -> usize {
+        self.cells().div_ceil(GRANULE).div_ceil(u64::BITS) as usize
+    }
+
     /// The first cell that can be given out.
     #[expect(clippy::cast_possible_truncation, reason = "a 256th of the cells")]
     pub(super) fn first_cell(self) -> u32 {
-        (self.starts_bitmap() + self.bitmap_words() as u64 * 8).div_ceil(CELL) as u32
+        (self.backed_bitmap() + self.backed_words() as u64 * 8).div_ceil(CELL) as u32
     }
 
     /// The number of the cell at `offset`, which lies in this extent.

@@ -20,21 +20,21 @@ use crate::storage::{OutOfMemory, Unavailable};
 pub(super) const RAW: u32 = 0;
 
 impl Family {
-    fn bitmap(&self, extent: Extent, start: u64) -> Option<Bitmap<'_>> {
+    pub(super) fn bitmap(&self, extent: Extent, start: u64, words: usize) -> Option<Bitmap<'_>> {
         let base = self.base(extent)?;
-        // SAFETY: both bitmaps lie within their extent.
+        // SAFETY: all bitmaps lie within their extent.
         let first = unsafe { base.add(usize::try_from(start).ok()?) }.cast();
-        let words = NonNull::slice_from_raw_parts(first, extent.bitmap_words());
+        let words = NonNull::slice_from_raw_parts(first, words);
         // SAFETY: as above; the extent stays mapped; an AtomicU64 is valid whatever its bytes.
         Some(Bitmap(unsafe { words.as_ref() }))
     }
 
     pub(super) fn taken(&self, extent: Extent) -> Option<Bitmap<'_>> {
-        self.bitmap(extent, extent.taken_bitmap())
+        self.bitmap(extent, extent.taken_bitmap(), extent.bitmap_words())
     }
 
     pub(super) fn starts(&self, extent: Extent) -> Option<Bitmap<'_>> {
-        self.bitmap(extent, extent.starts_bitmap())
+        self.bitmap(extent, extent.starts_bitmap(), extent.bitmap_words())
     }
 
     pub(super) fn extents(&self) -> impl Iterator<Item = Extent> {
@@ -88,6 +88,7 @@ impl Family {
             };
             taken.set_run(cell, cells);
             crash::step();
+            self.count_taken(extent, cell, cells);
             self.raise_free_from(extent, cell, cells);
             crash::step();
             let Some((header, kind)) = prepare(extent, cell) else {
@@ -108,9 +109,6 @@ impl Family {
                 crash::step();
             }
             self.settle_intent();
-            let idle = &self.header().idle;
-            let length = u64::from(cells) * CELL;
-            idle.store(idle.load(Relaxed).saturating_sub(length), Relaxed);
             Ok(run)
         });
         Ok(allocated.ok_or(Unavailable::Busy)??)
@@ -263,9 +261,10 @@ impl Family {
             taken.clear_run(cell, cells);
         }
         crash::step();
+        // Before: too much, if we are killed in between, is put right with the next trim.
+        self.count_freed(cells);
+        crash::step();
         self.settle_intent();
-        let idle = &self.header().idle;
-        idle.store(idle.load(Relaxed) + u64::from(cells) * CELL, Relaxed);
     }
 
     pub(super) fn run_header(&self, run: Run) -> Option<&RunHeader> {
@@ -292,8 +291,11 @@ impl Family {
                 if is_committed {
                     self.change_intended_link();
                 } else if let Some(taken) = self.taken(extent) {
+                    let cells = intent.cells.load(Relaxed);
                     self.lower_free_from(extent, cell);
-                    taken.clear_run(cell, intent.cells.load(Relaxed));
+                    taken.clear_run(cell, cells);
+                    // Perhaps too much: see `trim`.
+                    self.count_freed(cells);
                 }
                 self.settle_intent();
             }

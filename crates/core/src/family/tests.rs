@@ -7,7 +7,7 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::{Entry, Family, Run, layout, unregistered};
-use crate::crash::testing::{Child, NEVER, alone, start};
+use crate::crash::testing::{Child, NEVER, alone, die_everywhere, start};
 use crate::park::Uninterruptible;
 use crate::primitive::AtomicU32;
 use crate::primitive::Ordering::Relaxed;
@@ -54,6 +54,7 @@ proptest! {
     fn runs_never_overlap_and_come_back(steps in steps()) {
         let _alone = alone();
         let family = Family::home().expect("memory files are to be had");
+        family.locked(|| family.punch_holes(0)); // counts anew
         let before = family.bytes_taken();
         let places = first_places(family);
         // Cells of each run, by its offset.
@@ -86,6 +87,7 @@ proptest! {
             }
             let taken = model.values().sum::<u64>() * layout::CELL;
             prop_assert_eq!(family.bytes_taken(), before + taken);
+            prop_assert_eq!(idle(family), family.locked(|| family.exactly_idle()));
         }
         for offset in model.into_keys() {
             family.free(Run(offset));
@@ -94,6 +96,10 @@ proptest! {
         // What is free again is found again.
         prop_assert_eq!(first_places(family), places);
     }
+}
+
+fn idle(family: &Family) -> u64 {
+    family.header().idle.load(Relaxed)
 }
 
 /// Nobody finds a slot as long as this lives.
@@ -247,6 +253,54 @@ fn freed_pages_go_back_to_the_system() {
     // What is kept for the next, and what other tests have left in pages of their own.
     let kept = resident(family);
     assert!((60 << 20..144 << 20).contains(&kept), "{kept}");
+}
+
+/// Large ones that come and go, and between them small ones that stay until the end.
+#[test]
+#[cfg_attr(miri, ignore = "there is no file")]
+fn pages_between_others_go_back_to_the_system() {
+    const MIB: usize = 1 << 20;
+    let _alone = alone();
+    let family = home();
+    let fill = |length: usize| {
+        let mut blob = Blob::new(family, length).expect("memory");
+        blob.write(0, &vec![1; length]);
+        blob
+    };
+    let mut kept = Vec::new();
+    for mib in 20..64 {
+        let large = fill(mib * MIB);
+        kept.push(fill(80_000));
+        drop(large);
+        assert_eq!(idle(family), family.locked(|| family.exactly_idle()));
+    }
+    // The holes between those that are kept may have pages, too.
+    assert!(resident(family) < 160 << 20, "{}", resident(family));
+    drop(kept);
+    assert!(idle(family) <= 128 << 20);
+    assert!(resident(family) < 144 << 20, "{}", resident(family));
+}
+
+/// A death leaves the count of what could be given back too large, which the next trim puts right;
+/// never too small, which nothing would.
+#[test]
+fn a_death_never_hides_what_could_be_given_back() {
+    let _alone = alone();
+    let family = home();
+    die_everywhere(
+        || {
+            // Of the next granule, too.
+            let blob = Blob::new(family, 70_000).expect("memory");
+            drop(new::<Lock>());
+            drop(blob);
+        },
+        |_| {
+            family.reap_dead();
+            assert!(idle(family) >= family.locked(|| family.exactly_idle()));
+            family.locked(|| family.punch_holes(0));
+            assert_eq!(idle(family), family.locked(|| family.exactly_idle()));
+        },
+    );
 }
 
 #[test]

@@ -1,59 +1,176 @@
 // SPDX-License-Identifier: MIT
 //! Giving memory back to the system: the pages of freed cells, once there are many.
+//!
+//! Which parts of the file may have pages is known by granules, with a bit for each: set when a run
+//! is taken there, cleared when a hole is punched. So a granule without one is free. `idle` counts
+//! the free bytes in all others. It is changed such that a process that is killed leaves it too large,
+//! and counted anew whenever it is found too large.
 
 use rustix::fs::FallocateFlags;
 
 use super::Family;
+use super::bitmap::Bitmap;
 use super::kernel::fallocate;
-use super::layout::{CELL, Extent};
+use super::layout::{CELL, Extent, GRANULE};
+use crate::crash;
 use crate::primitive::Ordering::Relaxed;
 
 /// Bytes that are kept for the next allocations, which take the first that there are: what was used
 /// is faster to use again.
 const KEPT: u64 = 64 << 20;
-/// The rest is given back when there are so many. Not at once, lest a program that goes to and fro
-/// around a limit give back, and be given, the same pages over and over.
-const MOST: u64 = 2 * KEPT;
-/// Shorter holes aren't worth the call.
-const SHORTEST: u64 = 64 << 10;
-const PAGE: u64 = 4096;
+/// The rest is given back when there are so many more. Not at once, lest a program that goes to and
+/// fro around a limit give back, and be given, the same pages over and over.
+const MORE: u64 = 64 << 20;
+
+/// What of a run is in which granule: its number, and how many cells of it are in the run.
+fn granules(first: u32, cells: u32) -> impl Iterator<Item = (u32, u32)> {
+    let end = first.saturating_add(cells);
+    let touched = first / GRANULE..end.div_ceil(GRANULE);
+    touched.map(move |granule| {
+        let start = granule * GRANULE;
+        let inside = end.min(start + GRANULE) - first.max(start);
+        (granule, inside)
+    })
+}
+
+/// How many cells of a granule can be given out.
+fn cells_in(extent: Extent, granule: u32) -> u32 {
+    let start = granule * GRANULE;
+    let end = (start + GRANULE).min(extent.cells());
+    end.saturating_sub(start.max(extent.first_cell()))
+}
 
 impl Family {
-    /// After a run was freed, under the mutex: punches holes where nothing is, if there is much
-    /// of that.
-    pub(super) fn trim(&self) {
-        if self.header().idle.load(Relaxed) > MOST {
-            self.punch_holes();
-        }
+    fn backed(&self, extent: Extent) -> Option<Bitmap<'_>> {
+        self.bitmap(extent, extent.backed_bitmap(), extent.backed_words())
     }
 
-    #[cold]
-    fn punch_holes(&self) {
-        let mut left = KEPT;
+    /// When a run is taken, under the mutex.
+    pub(super) fn count_taken(&self, extent: Extent, first: u32, cells: u32) {
+        let Some(backed) = self.backed(extent) else {
+            return;
+        };
+        let idle = &self.header().idle;
+        let taken = u64::from(cells) * CELL;
+        let is_in_one = first / GRANULE == (first + (cells - 1)) / GRANULE;
+        if is_in_one && backed.is_set(first / GRANULE) {
+            // As mostly.
+            idle.store(idle.load(Relaxed).saturating_sub(taken), Relaxed);
+            return;
+        }
+        let is_new = |granule: &u32| !backed.is_set(*granule);
+        let touched = || granules(first, cells).map(|(granule, _)| granule);
+        let new = touched().filter(is_new);
+        let new: u64 = new
+            .map(|granule| u64::from(cells_in(extent, granule)))
+            .sum();
+        let now = idle.load(Relaxed) + new * CELL;
+        idle.store(now.saturating_sub(taken), Relaxed);
+        crash::step();
+        touched().for_each(|granule| backed.set(granule));
+        crash::step();
+    }
+
+    /// When a run is freed, under the mutex.
+    pub(super) fn count_freed(&self, cells: u32) {
+        let idle = &self.header().idle;
+        idle.store(idle.load(Relaxed) + u64::from(cells) * CELL, Relaxed);
+    }
+
+    /// What `idle` should be. Under the mutex.
+    #[cfg(test)]
+    pub(super) fn exactly_idle(&self) -> u64 {
+        let mut cells = 0;
         for extent in self.extents() {
-            let Some(taken) = self.taken(extent) else {
+            let (Some(taken), Some(backed)) = (self.taken(extent), self.backed(extent)) else {
                 continue;
             };
             for (first, end) in taken.clear_runs(extent.first_cell(), extent.cells()) {
-                let kept = (u64::from(end - first) * CELL).min(left);
-                left -= kept;
-                // No more than there are in the run.
-                let kept = u32::try_from(kept / CELL).unwrap_or(end - first);
-                self.punch(extent, first + kept, end);
+                let all = granules(first, end - first);
+                let idle = all.filter(|&(granule, _)| backed.is_set(granule));
+                cells += idle.map(|(_, inside)| u64::from(inside)).sum::<u64>();
             }
         }
-        self.header().idle.store(KEPT - left, Relaxed);
+        cells * CELL
+    }
+
+    /// After a run was freed, under the mutex: punches holes where nothing is, if there is much
+    /// of that.
+    pub(super) fn trim(&self) {
+        let header = self.header();
+        let most = KEPT.max(header.unpunched.load(Relaxed)) + MORE;
+        if header.idle.load(Relaxed) > most {
+            self.punch_holes(KEPT);
+        }
+    }
+
+    /// Gives back the pages of free granules but for the first ones, `kept` bytes of them. Under the
+    /// mutex.
+    #[cold]
+    pub(super) fn punch_holes(&self, kept: u64) {
+        let mut idle = 0;
+        for extent in self.extents() {
+            let (Some(taken), Some(backed)) = (self.taken(extent), self.backed(extent)) else {
+                continue;
+            };
+            for (first, end) in taken.clear_runs(extent.first_cell(), extent.cells()) {
+                let mut hole = Hole::default();
+                for (granule, inside) in granules(first, end - first) {
+                    if !backed.is_set(granule) {
+                        continue;
+                    }
+                    if inside == GRANULE && idle >= kept {
+                        if let Some(before) = hole.add(granule) {
+                            idle += self.punch(extent, backed, before);
+                        }
+                    } else {
+                        idle += u64::from(inside) * CELL;
+                    }
+                }
+                idle += self.punch(extent, backed, hole);
+            }
+        }
+        // Some lie between runs that are taken, and can't be given back: not each freeing is to try.
+        self.header().unpunched.store(idle, Relaxed);
+        self.header().idle.store(idle, Relaxed);
         self.header().trims.fetch_add(1, Relaxed);
     }
 
-    fn punch(&self, extent: Extent, first: u32, end: u32) {
-        let start = extent.offset_of(first).next_multiple_of(PAGE);
-        let end = (extent.start() + u64::from(end) * CELL) / PAGE * PAGE;
-        if end < start + SHORTEST {
-            return;
+    /// Answers how many bytes keep their pages, where holes aren't possible.
+    fn punch(&self, extent: Extent, backed: Bitmap<'_>, hole: Hole) -> u64 {
+        if hole.count == 0 {
+            return 0;
         }
+        let start = extent.offset_of(hole.first * GRANULE);
+        let length = u64::from(hole.count) * u64::from(GRANULE) * CELL;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        // Where that isn't possible, the pages are kept.
-        let _ = fallocate(self.file(), flags, start, end - start);
+        if fallocate(self.file(), flags, start, length).is_err() {
+            return length;
+        }
+        backed.clear_run(hole.first, hole.count);
+        0
+    }
+}
+
+/// Granules in a row.
+#[derive(Clone, Copy, Default)]
+struct Hole {
+    first: u32,
+    count: u32,
+}
+
+impl Hole {
+    /// Makes it longer, or, if that isn't possible, begins anew and gives back what it was.
+    fn add(&mut self, granule: u32) -> Option<Self> {
+        if self.count != 0 && self.first + self.count == granule {
+            self.count += 1;
+            return None;
+        }
+        let before = *self;
+        *self = Self {
+            first: granule,
+            count: 1,
+        };
+        (before.count != 0).then_some(before)
     }
 }
