@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sysconfig
+import textwrap
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from freethreading import Queue
-from support import run_python
+from support import run_python, wait_until
 from test_worker import only_processes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LIMITED = """
     import os
@@ -260,6 +267,65 @@ def test_a_dict_that_changes_while_a_dict_in_it_is_locked() -> None:
             thread.join()
     print("done")
     """)
+
+
+LIMIT = 128 << 20
+
+
+@pytest.fixture
+def limited_group() -> Iterator[Path]:
+    """Return a new control group whose processes may use so much memory, and no swap."""
+    name = f"freethreading-test-{os.getpid()}"
+    first, unified = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    group = (first if (first / "memory.limit_in_bytes").exists() else unified) / name
+    limit = "memory.limit_in_bytes" if group.parent == first else "memory.max"
+    swap = "memory.memsw.limit_in_bytes" if group.parent == first else "memory.swap.max"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"control groups can't be made here: {error}")
+    try:
+        try:
+            (group / limit).write_text(str(LIMIT))
+        except OSError as error:
+            pytest.skip(f"their memory can't be limited here: {error}")
+        with contextlib.suppress(OSError):  # perhaps there is no swap
+            (group / swap).write_text(str(LIMIT if group.parent == first else 0))
+        yield group
+    finally:
+        wait_until(lambda: not (group / "cgroup.procs").read_text(), "its processes have ended")
+        group.rmdir()
+
+
+IN_GROUP = """
+    with open(f"{sys.argv[1]}/cgroup.procs", "w") as processes:
+        processes.write(str(os.getpid()))
+    item = bytes({size})
+    for _ in range(2):
+        puts = 0
+        while not raises_memory_error(lambda: shared.put(item)):
+            puts += 1
+            assert puts * len(item) < 1 << 30
+        assert shared.qsize() == puts
+        # Nearly all of it can be used.
+        assert puts * len(item) > 64 << 20, puts
+        for _ in range(20):
+            raises_memory_error(lambda: shared.put(item))
+        for _ in range(shared.qsize()):
+            assert shared.get() == item
+    shared.put("works on")
+    assert shared.get() == "works on"
+    print("done")
+"""
+
+
+@only_processes
+@pytest.mark.parametrize("size", [60_000, 100_000, 10 << 20])
+def test_beyond_a_containers_limit_put_raises_memory_error(limited_group: Path, size: int) -> None:
+    code = IN_GROUP.replace("{size}", str(size))
+    finished = run_python(textwrap.dedent(LIMITED) + textwrap.dedent(code), str(limited_group))
+    assert finished.returncode == 0, finished
+    assert finished.stdout.split() == ["done"], finished
 
 
 @dataclass(frozen=True)

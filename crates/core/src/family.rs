@@ -42,6 +42,7 @@ use crate::sync::mutex::{Locked, RobustMutex, Tried};
 
 mod bitmap;
 mod blobs;
+mod container;
 mod fork;
 mod kernel;
 mod layout;

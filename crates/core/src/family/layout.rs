@@ -51,6 +51,8 @@ pub(super) struct Header {
     pub(super) idle: AtomicU64,
     /// How many of them were left when pages were last given back.
     pub(super) unpunched: AtomicU64,
+    /// Bytes that may get new pages before somebody looks again at how many there may be.
+    pub(super) allowance: AtomicU64,
     /// How often pages were given back.
     pub(super) trims: AtomicU32,
     pub(super) reserved: AtomicU32,

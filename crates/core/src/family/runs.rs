@@ -79,6 +79,7 @@ impl Family {
     ) -> Result<Run, Unavailable> {
         let allocated = self.locked_if(entry, || {
             let (extent, cell) = self.find_room(cells)?;
+            self.allow_pages(extent, cell, cells)?;
             let run = Run(extent.offset_of(cell));
             let word = link.map(|link| (self.offset_of(link), run.data()));
             self.intend(ALLOCATE, run, cells, word);

@@ -6,13 +6,16 @@ use std::thread;
 
 use proptest::prelude::*;
 
+use super::container::testing::Files;
 use super::{Entry, Family, Run, layout, unregistered};
 use crate::crash::testing::{Child, NEVER, alone, die_everywhere, start};
 use crate::park::Uninterruptible;
 use crate::primitive::AtomicU32;
 use crate::primitive::Ordering::Relaxed;
-use crate::storage::{Blob, Object, Shareable, Storage, Token};
-use crate::sync::{Acquire, Event, EventWait, Lock, NotHeld, RLock, Semaphore, SemaphoreAcquire};
+use crate::storage::{Blob, Object, OutOfMemory, Shareable, Storage, Token, Unavailable};
+use crate::sync::{
+    Acquire, Barrier, Event, EventWait, Lock, NotHeld, RLock, Semaphore, SemaphoreAcquire,
+};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -279,6 +282,55 @@ fn pages_between_others_go_back_to_the_system() {
     drop(kept);
     assert!(idle(family) <= 128 << 20);
     assert!(resident(family) < 144 << 20, "{}", resident(family));
+}
+
+/// The limit is a file's; what is used is what the test says.
+#[test]
+#[cfg_attr(miri, ignore = "files")]
+fn beyond_a_containers_limit_there_is_no_memory() {
+    const MIB: usize = 1 << 20;
+    let _alone = alone();
+    let family = home();
+    let before = family.bytes_taken();
+    family.locked(|| {
+        family.punch_holes(0);
+        family.header().allowance.store(0, Relaxed);
+    });
+    let files = Files::new("limit");
+    files.write("proc/self/cgroup", "0::/\n");
+    files.write("sys/fs/cgroup/memory.max", "104857600\n");
+    let set_used = |mib: usize| {
+        let used = (mib << 20).to_string();
+        files.write("sys/fs/cgroup/memory.current", &used);
+    };
+    set_used(50);
+    assert_eq!(Blob::new(family, 50 * MIB).err(), Some(OutOfMemory));
+    let first = Blob::new(family, 20 * MIB).expect("there is room");
+    set_used(94);
+    // So many were allowed before.
+    let mut blobs = Vec::new();
+    while let Ok(blob) = Blob::new(family, MIB) {
+        blobs.push(blob);
+    }
+    assert!(blobs.len() < 16, "{}", blobs.len());
+    // What has pages may be used again.
+    drop(first);
+    let again = Blob::new(family, 19 * MIB).expect("there is room");
+    // Nothing else goes on: neither objects nor segments.
+    let more: Vec<Object<Barrier>> = (0..100_000)
+        .map_while(|_| Object::try_new(shared()).ok())
+        .collect();
+    assert!(more.len() < 100_000);
+    assert_eq!(
+        Object::<Barrier>::try_new(shared()).err(),
+        Some(Unavailable::OutOfMemory)
+    );
+    set_used(10);
+    drop(new::<Lock>());
+    drop((again, blobs, more));
+    drop(files);
+    family.header().allowance.store(0, Relaxed);
+    assert_eq!(family.bytes_taken(), before);
 }
 
 /// A death leaves the count of what could be given back too large, which the next trim puts right;

@@ -10,10 +10,12 @@ use rustix::fs::FallocateFlags;
 
 use super::Family;
 use super::bitmap::Bitmap;
+use super::container;
 use super::kernel::fallocate;
 use super::layout::{CELL, Extent, GRANULE};
 use crate::crash;
 use crate::primitive::Ordering::Relaxed;
+use crate::storage::OutOfMemory;
 
 /// Bytes that are kept for the next allocations, which take the first that there are: what was used
 /// is faster to use again.
@@ -21,6 +23,10 @@ const KEPT: u64 = 64 << 20;
 /// The rest is given back when there are so many more. Not at once, lest a program that goes to and
 /// fro around a limit give back, and be given, the same pages over and over.
 const MORE: u64 = 64 << 20;
+
+/// The most bytes that get new pages without a look at how many there may be: that takes 0.1 ms, and
+/// the pages take 6.
+const MOST_ALLOWED: u64 = 16 << 20;
 
 /// What of a run is in which granule: its number, and how many cells of it are in the run.
 fn granules(first: u32, cells: u32) -> impl Iterator<Item = (u32, u32)> {
@@ -43,6 +49,55 @@ fn cells_in(extent: Extent, granule: u32) -> u32 {
 impl Family {
     fn backed(&self, extent: Extent) -> Option<Bitmap<'_>> {
         self.bitmap(extent, extent.backed_bitmap(), extent.backed_words())
+    }
+
+    /// How many bytes of the file that have no pages yet a run would give some to, at most. Under the
+    /// mutex.
+    fn fresh_bytes(&self, extent: Extent, first: u32, cells: u32) -> u64 {
+        let Some(backed) = self.backed(extent) else {
+            return 0;
+        };
+        let fresh = granules(first, cells).filter(|&(granule, _)| !backed.is_set(granule));
+        fresh
+            .map(|(granule, _)| u64::from(cells_in(extent, granule)) * CELL)
+            .sum()
+    }
+
+    /// Before a run is taken, under the mutex: whether there may be as many new pages as it needs.
+    #[inline]
+    pub(super) fn allow_pages(
+        &self,
+        extent: Extent,
+        first: u32,
+        cells: u32,
+    ) -> Result<(), OutOfMemory> {
+        let fresh = self.fresh_bytes(extent, first, cells);
+        let allowance = &self.header().allowance;
+        match allowance.load(Relaxed).checked_sub(fresh) {
+            Some(rest) => {
+                allowance.store(rest, Relaxed);
+                Ok(())
+            }
+            None => self.ask_for_pages(extent, first, cells),
+        }
+    }
+
+    #[cold]
+    fn ask_for_pages(&self, extent: Extent, first: u32, cells: u32) -> Result<(), OutOfMemory> {
+        let fresh = || self.fresh_bytes(extent, first, cells);
+        let mut room = container::room();
+        if room.is_some_and(|room| room < fresh()) {
+            // What was kept for later isn't needed there, perhaps.
+            self.punch_holes(0);
+            room = container::room();
+        }
+        let rest = match room {
+            None => MOST_ALLOWED,
+            Some(room) => room.checked_sub(fresh()).ok_or(OutOfMemory)? / 4,
+        };
+        let allowed = rest.min(MOST_ALLOWED);
+        self.header().allowance.store(allowed, Relaxed);
+        Ok(())
     }
 
     /// When a run is taken, under the mutex.
