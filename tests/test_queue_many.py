@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from freethreading import Event, Queue, SimpleQueue
-from test_worker import DEADLINE, SHORT, finish, lasts_at_least, only_processes, signature_of, start
+from freethreading._errors import NegativeTimeoutError
+from test_worker import (
+    DEADLINE,
+    PROCESSES,
+    SHORT,
+    finish,
+    lasts_at_least,
+    only_processes,
+    signature_of,
+    start,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,6 +55,22 @@ def test_an_empty_queue_is_empty_in_time(kind: Callable[[], AnyQueue]) -> None:
         source.get_many(3, block=False)
     with pytest.raises(queue.Empty):
         lasts_at_least(SHORT, lambda: source.get_many(3, timeout=SHORT))
+
+
+def test_a_negative_timeout_of_put_many_is_what_it_is_for_put() -> None:
+    source: Queue[int] = Queue(2)
+    if not PROCESSES:
+        with pytest.raises(NegativeTimeoutError):
+            source.put_many([1, 2], timeout=-1)
+        return
+    source.put_many([1], timeout=-1)
+    with pytest.raises(NegativeTimeoutError) as caught:
+        source.put_many([2, 3], timeout=-1)
+    assert isinstance(caught.value, queue.Full)
+    assert caught.value.count == 1  # type: ignore[attr-defined]
+    assert source.get_many(3) == [1, 2]
+    with pytest.raises(NegativeTimeoutError):
+        source.get_many(3, timeout=-1)
 
 
 @both_kinds

@@ -140,6 +140,56 @@ def test_a_copy_has_the_settings_too() -> None:
         assert pickle.loads(pickle.dumps(condition)).locked()
 
 
+class SlottedQueue(Queue[Any]):
+    __slots__ = ("hint", "never_set")
+
+    def __init__(self, hint: str) -> None:
+        super().__init__(3)
+        self.hint = hint
+
+
+class SlottedLock(Lock):
+    __slots__ = ("hint",)
+
+
+class SlottedEvent(NamedEvent):
+    __slots__ = ("hint",)
+
+
+class OwnState(SimpleQueue[Any]):
+    """Says what of it is pickled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = "not pickled"
+
+    def __getstate__(self) -> dict[str, str]:
+        """Leave what is hidden out."""
+        return {"said": "so"}
+
+
+def test_attributes_in_slots_are_pickled() -> None:
+    source = SlottedQueue("here")
+    source.put("item")
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy == source
+    assert copy.hint == "here"
+    assert not hasattr(copy, "never_set")
+    assert copy.get() == "item"
+    lock = SlottedLock()
+    lock.hint = "slot"  # type: ignore[attr-defined]
+    assert pickle.loads(pickle.dumps(lock)).hint == "slot"
+    event = SlottedEvent("dict")
+    event.hint = "slot"  # type: ignore[attr-defined]
+    copied = pickle.loads(pickle.dumps(event))
+    assert (copied.name, copied.hint) == ("dict", "slot")
+
+
+def test_a_class_may_say_what_is_pickled() -> None:
+    copy = pickle.loads(pickle.dumps(OwnState()))
+    assert vars(copy) == {"said": "so"}
+
+
 def test_bad_arguments_are_refused_in_our_parameters_names() -> None:
     with pytest.raises(ValueError, match="value must be from 0"):
         NamedSemaphore("it", -1)

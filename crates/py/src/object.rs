@@ -8,6 +8,7 @@ use core::ffi::c_int;
 use freethreading_core::storage::handle::{self, Purpose};
 use freethreading_core::storage::{Kind, Object, Shareable, Storage, Token, Unavailable};
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple, PyType};
 
@@ -100,7 +101,8 @@ pub(crate) fn reduce<'py, T: Shareable>(
         spare_counting(instance);
     }
     let handle = PyBytes::new(py, &handle::encode(object, purpose));
-    let state = instance.getattr_opt("__dict__")?;
+    // The attributes, those in slots included.
+    let state = instance.call_method0(intern!(py, "__getstate__"))?;
     let arguments = (base, class, arguments, handle, ticket);
     (restore, arguments, state).into_pyobject(py)
 }

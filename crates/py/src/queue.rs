@@ -181,13 +181,17 @@ pub(crate) struct Many {
 }
 
 impl Many {
-    /// `queue.Full`, which says how many were put, unless all were.
-    pub(crate) fn check(&self, py: Python<'_>) -> PyResult<()> {
+    /// `queue.Full`, or what else `put` raises then, which says how many were put, unless all were.
+    pub(crate) fn check(&self, py: Python<'_>, wait: &Wait) -> PyResult<()> {
         let Self { done, all } = self;
         if done == all {
             return Ok(());
         }
-        let error = FULL.new_err(py, &format!("{done} of {all} items were put"));
+        let error = if wait.is_negative {
+            negative_timeout(py)
+        } else {
+            FULL.new_err(py, &format!("{done} of {all} items were put"))
+        };
         error.value(py).setattr(intern!(py, "count"), done)?;
         Err(error)
     }
@@ -421,7 +425,9 @@ impl Queue {
         timeout: Option<Seconds>,
     ) -> PyResult<()> {
         let wait = Wait::new(py, &self.items, block, timeout)?;
-        self.items.put_many(py, items, wait.patience)?.check(py)
+        self.items
+            .put_many(py, items, wait.patience)?
+            .check(py, &wait)
     }
 
     /// Take up to `max_items` items: wait for the first as `get` does, and take what else is

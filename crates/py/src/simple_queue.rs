@@ -85,7 +85,9 @@ impl SimpleQueue {
         timeout: Option<Seconds>,
     ) -> PyResult<()> {
         let wait = Wait::new(py, &self.items, block, timeout)?;
-        self.items.put_many(py, items, wait.patience)?.check(py)
+        self.items
+            .put_many(py, items, wait.patience)?
+            .check(py, &wait)
     }
 
     /// Take up to `max_items` items: wait for the first as `get` does, and take what else is
