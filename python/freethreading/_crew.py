@@ -56,6 +56,7 @@ class Crew:
         self._carer: int | None = None
         self._workers: dict[_Link, Any] = {}
         self._collector: threading.Thread | None = None
+        self.has_collector = False
         self._false_starts = 0
         self._no_start_since: float | None = None
         self._is_ending = False
@@ -113,6 +114,7 @@ class Crew:
                     except BaseException:
                         self._collector = None
                         raise
+                    self.has_collector = True
 
     def look(self) -> None:
         """Look after the workers, unless somebody is at it."""

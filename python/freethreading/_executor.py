@@ -152,12 +152,16 @@ class WorkerPoolExecutor(Executor):
                 (`concurrent.futures.BrokenExecutor`, a subclass).
         """
         owner = "WorkerPoolExecutor.submit"
-        self._check_open(owner)
-        check_callable(owner, "fn", fn)
+        crew = self._crew
+        if crew.is_closed:
+            self._check_open(owner)
+        if not callable(fn):
+            check_callable(owner, "fn", fn)  # type: ignore[unreachable]  # not by everybody
         job = self._engine.call(owner, fn, args, kwargs)
         # The future may be dropped: then nobody else lets go of what the task was given.
-        self._crew.collect()
-        return TaskFuture(job, self._crew)
+        if not crew.has_collector:
+            crew.collect()
+        return TaskFuture(job, crew)
 
     def map(
         self,

@@ -123,6 +123,8 @@ class TaskFuture(Future[Any]):
     def result(self, timeout: float | None = None) -> Any:  # noqa: ANN401  # the task's
         """Return the task's value or raise its exception; see `Future.result`."""
         job = self._job
+        if timeout is None and "_condition" not in self.__dict__:
+            return job.get()
         # In any case this thread waits for the job itself: it may be the collector, in a callback.
         if not job.wait(timeout):
             raise TimeoutError

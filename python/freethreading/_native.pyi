@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import GenericAlias, TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 _T = TypeVar("_T")
 
@@ -167,6 +167,11 @@ class _Link:
     def report_broken(self, error: BaseException) -> None: ...
     def leave(self) -> None: ...
     def is_ready(self) -> bool: ...
+
+class _Results:
+    def __new__(cls, job: _Job, *args: object, **kwargs: object) -> Self: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...  # noqa: ANN401
 
 class _Job:
     @property

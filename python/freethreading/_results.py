@@ -6,11 +6,10 @@ import threading
 from multiprocessing import TimeoutError as PoolTimeoutError
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from freethreading._native import Event
+from freethreading._native import Event, _Results
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Self
 
     from freethreading._native import _Job
 
@@ -152,7 +151,7 @@ def raised(error: BaseException) -> BaseException:
     return error
 
 
-class ImapIterator(Generic[T]):
+class ImapIterator(_Results, Generic[T]):
     """The results of `WorkerPool.imap` or `imap_unordered`, one after the other.
 
     Matches `multiprocessing.pool.IMapIterator`. An item for which the function raised raises here,
@@ -167,6 +166,10 @@ class ImapIterator(Generic[T]):
           iteration as if there were no more items.
     """
 
+    if TYPE_CHECKING:
+        # The native class has it; here is what it returns.
+        def __next__(self) -> T: ...
+
     def __init__(self, job: _Job, keeper: object, feeder: threading.Thread | None = None) -> None:
         """Give the results of a job; `keeper` is kept alive with it, `feeder` sends its items."""
         self._job = job
@@ -178,14 +181,6 @@ class ImapIterator(Generic[T]):
         self._job.lift_limit()
         if self._feeder is not None:
             self._feeder.join()
-
-    def __iter__(self) -> Self:
-        """Return the iterator itself."""
-        return self
-
-    def __next__(self) -> T:
-        """Wait for the next result and return it, or raise what its task raised."""
-        return self._job.next()  # type: ignore[no-any-return]  # the function's
 
     def next(self, timeout: float | None = None) -> T:
         """Wait for the next result and return it, or raise what its task raised.

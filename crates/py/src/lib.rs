@@ -61,7 +61,7 @@ mod _native {
     #[pymodule_export]
     use super::picklable::{check_arguments, check_picklable};
     #[pymodule_export]
-    use super::pool::{EngineHandle, Feeder, JobHandle, Link, restore_link};
+    use super::pool::{EngineHandle, Feeder, JobHandle, Link, Results, restore_link};
     #[pymodule_export]
     use super::queue::Queue;
     #[pymodule_export]

@@ -12,7 +12,7 @@
 //!   worker                runs tasks, in its own thread or process
 //!   receiving -> settling -> assembly    from outcomes in the queue to results
 //!   collector             when nobody waits                      ending: cancelled, broken, terminated
-//!   engine: what they share    job, state: how far a call is     wire: messages
+//!   engine: what they share    job, state, taking: how far a call is     wire: messages
 //! ```
 //!
 //! No lock is held while Python code runs: pickling, unpickling, callbacks, finalizers.
@@ -33,10 +33,11 @@ mod sending;
 mod settling;
 mod sharing;
 mod state;
+mod taking;
 mod wire;
 mod worker;
 
 pub(crate) use feed::Feeder;
 pub(crate) use handle::EngineHandle;
-pub(crate) use job_handle::JobHandle;
+pub(crate) use job_handle::{JobHandle, Results};
 pub(crate) use worker::{Link, restore_link};

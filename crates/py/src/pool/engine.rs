@@ -173,6 +173,9 @@ impl Engine {
                 PyValueError::new_err(message)
             });
         }
+        if !self.has_ended() {
+            return Ok(());
+        }
         let broken = locked(&self.broken).as_ref().map(|it| it.clone_ref(py));
         broken.map_or(Ok(()), |error| Err(again(py, &error)))
     }

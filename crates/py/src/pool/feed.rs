@@ -284,18 +284,18 @@ pub(super) fn name_culprit(
         if is_known(item) {
             return Ok(());
         }
-        check_picklable(&job.owner, &format!("item {at}"), item, false)
+        check_picklable(job.owner(payload.py()), &format!("item {at}"), item, false)
     };
     if is_single {
         return check(first, payload);
     }
-    if check_picklable(&job.owner, "an item", payload, false).is_ok() {
+    if check_picklable(job.owner(payload.py()), "an item", payload, false).is_ok() {
         return Ok(());
     }
     for (at, item) in payload.try_iter()?.enumerate() {
         check(first + at, &item?)?;
     }
-    check_picklable(&job.owner, "an item", payload, false)
+    check_picklable(job.owner(payload.py()), "an item", payload, false)
 }
 
 pub(super) fn single(job: &Job) -> Kind {

@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PySequence, PyTuple};
+use pyo3::types::{PyDict, PySequence, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::engine::Engine;
@@ -47,7 +47,7 @@ impl EngineHandle {
     /// Have a worker run `func(*args, **kwargs)`.
     fn call<'py>(
         this: &Bound<'py, Self>,
-        owner: &str,
+        owner: &Bound<'py, PyString>,
         func: &Bound<'py, PyAny>,
         args: &Bound<'py, PyTuple>,
         kwargs: &Bound<'py, PyDict>,
@@ -69,7 +69,7 @@ impl EngineHandle {
     #[pyo3(signature = (owner, func, items, size, *, star, form, is_lazy=false, ahead=0))]
     fn map<'py>(
         this: &Bound<'py, Self>,
-        owner: &str,
+        owner: &Bound<'py, PyString>,
         func: &Bound<'py, PyAny>,
         items: &Bound<'py, PySequence>,
         size: Option<usize>,
@@ -117,7 +117,7 @@ impl EngineHandle {
     /// As `map`, with items that come bit by bit, from a `Feeder`.
     fn stream<'py>(
         this: &Bound<'py, Self>,
-        owner: &str,
+        owner: &Bound<'py, PyString>,
         func: &Bound<'py, PyAny>,
         form: u8,
         ahead: usize,
@@ -221,28 +221,29 @@ impl EngineHandle {
     /// Sends a call, of a pool that is held open.
     fn call_held<'py>(
         &self,
-        owner: &str,
+        owner: &Bound<'py, PyString>,
         func: &Bound<'py, PyAny>,
         args: &Bound<'py, PyTuple>,
         kwargs: &Bound<'py, PyDict>,
     ) -> PyResult<Arc<Job>> {
         let py = func.py();
         let engine = &self.engine;
-        engine.check(py, owner)?;
-        let (sent, payload) = engine.encode_call(owner, func, args, kwargs)?;
+        let name = owner.to_str()?;
+        engine.check(py, name)?;
+        let (sent, kind, payload) = engine.encode_call(name, func, args, kwargs)?;
         let mut state = State::default();
         let index = engine.reserve(&mut state);
-        let function = func.clone().unbind();
+        let (owner, function) = (owner.clone().unbind(), func.clone().unbind());
         let (form, each) = (Form::Single, Use::Item);
         let job = engine.admit(|number| Job::new(number, owner, function, sent, form, each, state));
-        engine.send(py, &job, index, Kind::Call, Ok(payload))?;
+        engine.send(py, &job, index, kind, Ok(payload))?;
         Ok(job)
     }
 
     fn start<'py>(
         &self,
         this: &Bound<'py, Self>,
-        owner: &str,
+        owner: &Bound<'py, PyString>,
         func: &Bound<'py, PyAny>,
         star: bool,
         form: u8,
@@ -257,11 +258,12 @@ impl EngineHandle {
         };
         let each = if star { Use::Star } else { Use::Item };
         let storage = engine.tasks.storage();
+        let name = owner.to_str()?;
         let holds = usize::from(state.is_open || state.source.is_some());
         engine.holds.fetch_add(holds, Ordering::SeqCst);
         let prepared = engine
-            .check(this.py(), owner)
-            .and_then(|()| engine.functions.prepare(storage, owner, func));
+            .check(this.py(), name)
+            .and_then(|()| engine.functions.prepare(storage, name, func));
         let sent = match prepared {
             Ok(sent) => sent,
             Err(error) => {
@@ -270,7 +272,7 @@ impl EngineHandle {
                 return Err(error);
             }
         };
-        let function = func.clone().unbind();
+        let (owner, function) = (owner.clone().unbind(), func.clone().unbind());
         let state = State {
             is_shared: engine.outcomes.is_none() && state.source.is_some(),
             ..state
@@ -293,34 +295,41 @@ impl Engine {
         func: &Bound<'py, PyAny>,
         args: &Bound<'py, PyTuple>,
         kwargs: &Bound<'py, PyDict>,
-    ) -> PyResult<(Sent, Outgoing<'py>)> {
+    ) -> PyResult<(Sent, Kind, Outgoing<'py>)> {
         let py = func.py();
         let storage = self.tasks.storage();
-        let keywords = if kwargs.is_empty() {
-            py.None().into_bound(py)
+        let check = || check_arguments(owner, args, kwargs.as_mapping(), false);
+        let sent = if storage.family().is_none() {
+            let known = self.functions.known(func);
+            let prepare = || self.functions.prepare(storage, owner, func);
+            let sent = known.map_or_else(prepare, Ok)?;
+            check()?;
+            Some(sent)
         } else {
-            kwargs.clone().into_any()
+            self.functions.prepare_named(storage, owner, func)?
         };
-        let check = || -> PyResult<()> {
-            check_picklable(owner, parameter(owner), func, false)?;
-            check_arguments(owner, args, kwargs.as_mapping(), false)
+        let keywords = || {
+            if kwargs.is_empty() {
+                py.None().into_bound(py)
+            } else {
+                kwargs.clone().into_any()
+            }
         };
-        if storage.family().is_none() {
-            let sent = match self.functions.known(func) {
-                Some(sent) => sent,
-                None => self.functions.prepare(storage, owner, func)?,
-            };
-            check_arguments(owner, args, kwargs.as_mapping(), false)?;
-            let payload = (func, args, keywords).into_pyobject(py)?.into_any();
-            return Ok((sent, Outgoing::new(storage, payload)?));
-        }
-        let (sent, payload) = match self.functions.prepare_named(storage, owner, func)? {
-            Some(sent) => (sent, (args, keywords).into_pyobject(py)?),
-            None => (Sent::nothing(), (func, args, keywords).into_pyobject(py)?),
+        let (sent, kind, payload) = match sent {
+            Some(sent) if kwargs.is_empty() => (sent, Kind::Star, args.clone()),
+            Some(sent) => (sent, Kind::Call, (args, keywords()).into_pyobject(py)?),
+            None => {
+                let parts = (func, args, keywords()).into_pyobject(py)?;
+                (Sent::nothing(), Kind::Call, parts)
+            }
         };
         match Outgoing::new(storage, payload.into_any()) {
-            Ok(payload) => Ok((sent, payload)),
-            Err(error) => Err(check().err().unwrap_or(error)),
+            Ok(payload) => Ok((sent, kind, payload)),
+            // What it is, is said of one that can't be pickled.
+            Err(error) => Err(check_picklable(owner, parameter(owner), func, false)
+                .and_then(|()| check())
+                .err()
+                .unwrap_or(error)),
         }
     }
 }

@@ -16,12 +16,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use freethreading_core::pool::Signal;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::PyString;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::common::Common;
 use super::functions::Sent;
-use super::state::{Closing, Next, Slot, Source, State, Stopped, Turn};
+use super::state::{Closing, Next, Slot, Source, State, Stopped};
+use super::taking::Moved;
 
 /// How a task, or a whole job, ended.
 pub(super) enum Outcome {
@@ -45,7 +46,7 @@ impl Outcome {
         }
     }
 
-    fn object(&self) -> &Py<PyAny> {
+    pub(super) fn object(&self) -> &Py<PyAny> {
         match self {
             Self::Value(it) | Self::Values(it) | Self::Error(it) => it,
         }
@@ -93,7 +94,7 @@ pub(super) enum Use {
 pub(super) struct Job {
     pub(super) number: u32,
     /// The call, for messages.
-    pub(super) owner: String,
+    owner: Py<PyString>,
     pub(super) function: Py<PyAny>,
     pub(super) sent: Sent,
     pub(super) form: Form,
@@ -105,6 +106,7 @@ pub(super) struct Job {
     pub(super) changed: Signal,
     /// Raised when there may be room for more items, or will be none.
     pub(super) room: Signal,
+    pub(super) moved: Moved,
     state: Mutex<State>,
 }
 
@@ -132,7 +134,7 @@ pub(super) struct Step {
 impl Job {
     pub(super) fn new(
         number: u32,
-        owner: &str,
+        owner: Py<PyString>,
         function: Py<PyAny>,
         sent: Sent,
         form: Form,
@@ -141,7 +143,7 @@ impl Job {
     ) -> Self {
         Self {
             number,
-            owner: owner.to_owned(),
+            owner,
             function,
             sent,
             form,
@@ -150,8 +152,14 @@ impl Job {
             common: Common::default(),
             changed: Signal::default(),
             room: Signal::default(),
+            moved: Moved::default(),
             state: Mutex::new(state),
         }
+    }
+
+    /// The call, for messages.
+    pub(super) fn owner<'a>(&'a self, py: Python<'a>) -> &'a str {
+        self.owner.bind(py).to_str().unwrap_or_default()
     }
 
     /// The state; no Python code may run, and no reference be dropped, while it is locked.
@@ -203,70 +211,6 @@ impl Job {
             unused,
             finished,
         }
-    }
-
-    /// Whether [`Job::take`] would answer.
-    pub(super) fn has_outcome(&self) -> bool {
-        let state = self.lock();
-        state.has_outcome(self.form) || state.is_over()
-    }
-
-    /// Takes the outcome whose turn it is.
-    pub(super) fn take(&self) -> Turn {
-        let mut state = self.lock();
-        let state = &mut *state;
-        let outcome = match self.form {
-            Form::Unordered => state.ready.pop_front(),
-            _ if matches!(state.slots.front(), Some(Slot::Done(_))) => {
-                state.first += 1;
-                match state.slots.pop_front() {
-                    Some(Slot::Done(outcome)) => Some(outcome),
-                    _ => None,
-                }
-            }
-            _ => None,
-        };
-        match outcome {
-            Some(outcome) => {
-                state.taken += 1;
-                // Not for each one: whoever sleeps goes on when there is something to do.
-                if state.is_open && state.ahead() <= state.most_ahead / 2 {
-                    self.room.raise();
-                }
-                Turn::Outcome(outcome)
-            }
-            None if state.is_over() => Turn::Over,
-            None => Turn::Later,
-        }
-    }
-
-    /// Whether there are values left of an outcome that was taken.
-    pub(super) fn has_value(&self) -> bool {
-        !self.lock().values.is_empty()
-    }
-
-    /// The next of the values that came with an outcome that was taken.
-    pub(super) fn next_value<'py>(&self, py: Python<'py>) -> Option<PyResult<Bound<'py, PyAny>>> {
-        let mut state = self.lock();
-        let (values, next) = state.values.front_mut()?;
-        let values = values.bind(py).clone();
-        let at = *next;
-        *next += 1;
-        let finished = if *next >= values.len() {
-            state.values.pop_front()
-        } else {
-            None
-        };
-        drop(state);
-        let value = values.get_item(at);
-        drop(finished);
-        (at < values.len()).then_some(value)
-    }
-
-    /// Keeps the values of an outcome that was taken.
-    pub(super) fn keep_values(&self, values: Py<PyList>) {
-        // Another thread's may be there.
-        self.lock().values.push_back((values, 0));
     }
 
     /// Whether this is the one that assembles the result of a whole job.
@@ -338,18 +282,6 @@ impl Job {
         self.room.raise();
     }
 
-    /// Undoes a `take`.
-    pub(super) fn give_back(&self, outcome: Outcome) {
-        let mut state = self.lock();
-        state.taken -= 1;
-        if self.form == Form::Unordered {
-            state.ready.push_front(outcome);
-        } else {
-            state.first -= 1;
-            state.slots.push_front(Slot::Done(outcome));
-        }
-    }
-
     /// Whether there are items to be sent, or may be.
     pub(super) fn holds(&self) -> bool {
         let state = self.lock();
@@ -378,6 +310,7 @@ impl Job {
 
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.function)?;
+        self.moved.traverse(visit)?;
         let Ok(state) = self.state.try_lock() else {
             return Ok(());
         };
@@ -391,9 +324,6 @@ impl Job {
         }
         for outcome in state.ready.iter().chain(&state.result) {
             visit.call(outcome.object())?;
-        }
-        for (values, _) in &state.values {
-            visit.call(values)?;
         }
         if let Some(watcher) = &state.watcher {
             visit.call(watcher)?;
@@ -409,5 +339,6 @@ impl Job {
             .ok()
             .map(|mut state| core::mem::take(&mut *state));
         drop(state);
+        self.moved.clear();
     }
 }

@@ -3,15 +3,17 @@
 
 use std::sync::Arc;
 
+use freethreading_core::deadline::Deadline;
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::engine::Engine;
 use super::feed::Feeder;
 use super::handle::EngineHandle;
 use super::job::{Job, Outcome};
-use super::state::Turn;
+use super::taking::Turn;
 use crate::arguments::{Seconds, deadline};
 use crate::imported::Imported;
 
@@ -30,6 +32,95 @@ impl JobHandle {
 
     fn engine(&self) -> &Engine {
         &self.engine.get().engine
+    }
+}
+
+impl JobHandle {
+    /// The next value, or what its task raised; `None` at the end.
+    fn next_value<'py>(
+        &self,
+        py: Python<'py>,
+        deadline: Option<Deadline>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        static LATE: Imported = Imported::new("freethreading._results", "Late");
+        static RAISED: Imported = Imported::new("freethreading._results", "raised");
+        let (job, engine) = (&self.job, self.engine());
+        if engine.is_foreign() {
+            engine.check_process(job.owner(py))?;
+        }
+        loop {
+            match job.take(py) {
+                Turn::Over => return Ok(None),
+                Turn::Value { list, at, finished } => {
+                    let value = list.bind(py).get_item(at);
+                    drop(finished);
+                    return value.map(Some);
+                }
+                Turn::Outcome { outcome, has_room } => {
+                    let fed = if has_room {
+                        engine.feed(py, job)
+                    } else {
+                        Ok(())
+                    };
+                    if let Err(error) = fed {
+                        job.give_back(outcome);
+                        engine.announce(py, job);
+                        return Err(error);
+                    }
+                    match outcome {
+                        Outcome::Values(values) => {
+                            job.keep_values(values.into_bound(py).cast_into()?.unbind());
+                        }
+                        Outcome::Value(value) => return Ok(Some(value.into_bound(py))),
+                        Outcome::Error(error) => {
+                            let error = RAISED.get(py)?.call1((error,))?;
+                            return Err(PyErr::from_value(error));
+                        }
+                    }
+                }
+                Turn::Later => {
+                    if !engine.wait_for(py, job, deadline, Job::has_outcome)? {
+                        return Err(PyErr::from_value(LATE.get(py)?.call0()?));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The results of a job, one after the other.
+#[pyclass(
+    module = "freethreading._native",
+    name = "_Results",
+    frozen,
+    subclass,
+    weakref
+)]
+pub(crate) struct Results(Py<JobHandle>);
+
+#[pymethods]
+impl Results {
+    /// Whatever else comes is the subclass's.
+    #[new]
+    #[pyo3(signature = (job, *_args, **_kwargs))]
+    fn new(
+        job: Py<JobHandle>,
+        _args: &Bound<'_, PyTuple>,
+        _kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> Self {
+        Self(job)
+    }
+
+    fn __iter__(this: Bound<'_, Self>) -> Bound<'_, Self> {
+        this
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.0.get().next_value(py, None)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.0)
     }
 }
 
@@ -69,48 +160,11 @@ impl JobHandle {
         }
     }
 
-    /// The next value; StopIteration at the end, TimeoutError if it isn't there in time. What the
-    /// task raised is raised as the only argument of this job's own exception class.
+    /// The next value; StopIteration at the end, TimeoutError if it isn't there in time.
     #[pyo3(signature = (timeout=None))]
     fn next<'py>(&self, py: Python<'py>, timeout: Option<Seconds>) -> PyResult<Bound<'py, PyAny>> {
-        static LATE: Imported = Imported::new("freethreading._results", "Late");
-        let deadline = deadline(timeout);
-        let job = &self.job;
-        self.engine().check_process(&job.owner)?;
-        loop {
-            if let Some(value) = job.next_value(py) {
-                return value;
-            }
-            if !self.engine().wait_for(py, job, deadline, |job| {
-                job.has_value() || job.has_outcome()
-            })? {
-                return Err(PyErr::from_value(LATE.get(py)?.call0()?));
-            }
-            match job.take() {
-                Turn::Over => return Err(PyStopIteration::new_err(())),
-                Turn::Later => {}
-                Turn::Outcome(outcome) => {
-                    // Another one may follow, or somebody learn that there are no more.
-                    self.engine().announce(py, job);
-                    if let Err(error) = self.engine().feed(py, job) {
-                        job.give_back(outcome);
-                        return Err(error);
-                    }
-                    match outcome {
-                        Outcome::Values(values) => {
-                            job.keep_values(values.into_bound(py).cast_into()?.unbind());
-                        }
-                        Outcome::Value(value) => return Ok(value.into_bound(py)),
-                        Outcome::Error(error) => {
-                            static RAISED: Imported =
-                                Imported::new("freethreading._results", "raised");
-                            let error = RAISED.get(py)?.call1((error,))?;
-                            return Err(PyErr::from_value(error));
-                        }
-                    }
-                }
-            }
-        }
+        self.next_value(py, deadline(timeout))?
+            .ok_or_else(|| PyStopIteration::new_err(()))
     }
 
     /// What sends the items of a job that gets them bit by bit.
@@ -126,24 +180,24 @@ impl JobHandle {
     }
 
     /// Have `watcher()` called by the collector when the job is done; false if it is.
-    fn watch(&self, watcher: Py<PyAny>) -> PyResult<bool> {
-        self.check_process()?;
+    fn watch(&self, py: Python<'_>, watcher: Py<PyAny>) -> PyResult<bool> {
+        self.check_process(py)?;
         Ok(self.engine().watch(&self.job, watcher))
     }
 
     /// As `watch`, but called by the collector in any case.
     fn watch_surely(&self, py: Python<'_>, watcher: Py<PyAny>) -> PyResult<()> {
-        self.check_process()?;
+        self.check_process(py)?;
         self.engine().watch_surely(py, &self.job, watcher);
         Ok(())
     }
 
     /// Raise in a forked child of the process whose job it is, unless it is done.
-    fn check_process(&self) -> PyResult<()> {
+    fn check_process(&self, py: Python<'_>) -> PyResult<()> {
         if self.job.is_ready() {
             return Ok(());
         }
-        self.engine().check_process(&self.job.owner)
+        self.engine().check_process(self.job.owner(py))
     }
 
     /// Let the job go on though nobody waits for it.

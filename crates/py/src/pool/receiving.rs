@@ -55,7 +55,7 @@ impl Engine {
         if is_ready(job) {
             return Ok(true);
         }
-        self.check_process(&job.owner)?;
+        self.check_process(job.owner(py))?;
         if worker::is_worker_of(self) {
             self.run_here(py, job)?;
         }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PySequence};
+use pyo3::types::PySequence;
 
 use super::feed::size;
 use super::job::{Form, News, Outcome};
@@ -59,15 +59,6 @@ pub(super) struct Closing {
     pub(super) lets_go: bool,
 }
 
-/// What there is to take.
-pub(super) enum Turn {
-    Outcome(Outcome),
-    /// Nothing yet, or another thread was faster.
-    Later,
-    /// Nothing any more.
-    Over,
-}
-
 /// What there is to do after a job was stopped, when its lock isn't held any more.
 pub(super) struct Stopped {
     /// Tasks that have arrived, and have no outcome yet.
@@ -79,6 +70,11 @@ pub(super) struct Stopped {
     pub(super) lets_go: bool,
     /// To be dropped.
     pub(super) _source: Option<Source>,
+}
+
+/// How many outcomes are taken at once, where so many tasks may be ahead of those that were.
+fn bulk(ahead: usize) -> usize {
+    (ahead / 4).clamp(1, 64)
 }
 
 #[derive(Default)]
@@ -102,6 +98,8 @@ pub(super) struct State {
     pub(super) is_open: bool,
     /// How many tasks may then be sent whose outcomes nobody has taken.
     pub(super) most_ahead: usize,
+    /// So many outcomes are taken at once, at most.
+    pub(super) bulk: usize,
     /// Whether it holds its pool open: there are items to be sent, or may be.
     pub(super) is_holding: bool,
     /// Whether it does so until all is done, because workers take its items by themselves.
@@ -111,8 +109,6 @@ pub(super) struct State {
     /// Whether one thread is assembling, or has assembled, the result.
     pub(super) is_assembled: bool,
     pub(super) result: Option<Outcome>,
-    /// The values of a task that was taken, and the position of the next one.
-    pub(super) values: VecDeque<(Py<PyList>, usize)>,
     /// Called once all is done.
     pub(super) watcher: Option<Py<PyAny>>,
     pub(super) is_urgent: bool,
@@ -124,10 +120,12 @@ pub(super) struct State {
 
 impl State {
     /// Of a job that gets its items bit by bit.
-    pub(super) fn open(most_ahead: usize) -> Self {
+    pub(super) fn open(ahead: usize) -> Self {
+        let bulk = bulk(ahead);
         Self {
             is_open: true,
-            most_ahead,
+            most_ahead: ahead - bulk,
+            bulk,
             is_holding: true,
             ..Self::default()
         }
@@ -135,8 +133,15 @@ impl State {
 
     /// Of a job that has items.
     pub(super) fn of_items(source: Source) -> Self {
+        let bulk = bulk(source.window);
+        let window = if source.is_lazy {
+            source.window - bulk
+        } else {
+            source.window
+        };
         Self {
-            source: Some(source),
+            source: Some(Source { window, ..source }),
+            bulk,
             is_holding: true,
             ..Self::default()
         }
@@ -253,7 +258,8 @@ impl State {
             Form::List if self.is_complete() => News::AllOutcomes,
             _ if self.is_complete() => News::Complete(self.closing()),
             Form::Ordered if position == 0 => News::Outcome,
-            Form::Unordered => News::Outcome,
+            // Who waits has found none.
+            Form::Unordered if self.ready.len() == 1 => News::Outcome,
             _ => News::Nothing,
         }
     }
@@ -329,6 +335,25 @@ impl State {
     /// Whether all outcomes were taken, and no more will come.
     pub(super) fn is_over(&self) -> bool {
         self.is_complete() && self.taken == self.done
+    }
+
+    /// Moves outcomes whose turn it is to `moved`; they are taken.
+    pub(super) fn move_outcomes(&mut self, form: Form, moved: &mut VecDeque<Outcome>) {
+        let before = moved.len();
+        if form == Form::Unordered {
+            let count = self.bulk.min(self.ready.len());
+            moved.extend(self.ready.drain(..count));
+        } else {
+            while moved.len() - before < self.bulk
+                && matches!(self.slots.front(), Some(Slot::Done(_)))
+            {
+                if let Some(Slot::Done(outcome)) = self.slots.pop_front() {
+                    moved.push_back(outcome);
+                }
+                self.first += 1;
+            }
+        }
+        self.taken += moved.len() - before;
     }
 
     pub(super) fn has_outcome(&self, form: Form) -> bool {
