@@ -258,3 +258,23 @@ def test_imap_runs_no_further_ahead_than_its_window() -> None:
         assert len(seen) <= 2 * 64 + 2
         assert list(iterator) == [None] * 9_999
     assert sorted(seen) == list(range(10_000))
+
+
+def test_of_many_tasks_each_can_be_cancelled() -> None:
+    """Each was looked for among all of them."""
+    begun: Queue[int] = Queue()
+    goes_on = Event()
+    with WorkerPoolExecutor(1) as executor:
+        first = executor.submit(tasks.report_and_wait, begun, goes_on)
+        begun.get(timeout=DEADLINE)
+        futures = [executor.submit(tasks.square, number) for number in range(5000)]
+        assert first.running()
+        assert not any(future.running() for future in futures)
+        assert all(future.cancel() for future in futures[::2])
+        assert not any(future.cancel() for future in futures[::2] if not future.cancelled())
+        goes_on.set()
+        assert [future.result(DEADLINE) for future in futures[1::2]] == [
+            number * number for number in range(1, 5000, 2)
+        ]
+    assert first.result() is True
+    assert all(future.cancelled() for future in futures[::2])

@@ -34,6 +34,7 @@
 //! (Longer than our files should be: putting and getting are halves of one protocol, and these
 //! invariants are checked by reading them side by side.)
 
+use core::ops::ControlFlow;
 use core::time::Duration;
 
 use crate::crash;
@@ -101,6 +102,13 @@ unsafe impl Shareable for Queue {
         }
         self.retire(storage, Entry::Whenever, Address::NULL);
     }
+}
+
+/// A place in a queue: so many messages were put before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    count: u32,
+    cursor: Cursor,
 }
 
 /// How a put ended.
@@ -924,20 +932,63 @@ impl Queue {
     /// and bytes; one that gets the same tag stays as it is. Once this has returned, who takes such
     /// a message sees the new tag. `retag` must not come back to this queue, or panic.
     pub fn retag(&self, storage: Storage, mut retag: impl FnMut(u32, &[u8]) -> u32) {
+        self.retag_from(storage, None, |tag, message| {
+            ControlFlow::Continue(retag(tag, message))
+        });
+    }
+
+    /// As [`Queue::retag`], for the messages that were put after `mark` was taken, as far as that is
+    /// known, until `retag` breaks off.
+    pub fn retag_from(
+        &self,
+        storage: Storage,
+        mark: Option<Mark>,
+        mut retag: impl FnMut(u32, &[u8]) -> ControlFlow<u32, u32>,
+    ) {
         if self.consumers.mutex.lock(storage) {
             self.mend_consumers(storage);
         }
-        let mut cursor = self.start();
-        for _ in 0..self.len() {
+        // Relaxed: written under this mutex.
+        let taken = self.consumers.count.load(Ordering::Relaxed);
+        let is_ahead = |mark: &Mark| i32::try_from(mark.count.wrapping_sub(taken)).is_ok();
+        // What lies before the mark is skipped, unless consumers have come past it.
+        let (count, mut cursor) = match mark.filter(is_ahead) {
+            Some(Mark { count, cursor }) => (count, cursor),
+            None => (taken, self.start()),
+        };
+        let put = self.producers.count.load(Ordering::Acquire);
+        for _ in 0..put.wrapping_sub(count) {
+            let mut is_over = false;
             let rewritten = Segment::rewrite_tag(storage, cursor, |tag, message, has_blob| {
-                retag(tag, split_name(message, has_blob).1)
+                match retag(tag, split_name(message, has_blob).1) {
+                    ControlFlow::Continue(tag) => tag,
+                    ControlFlow::Break(tag) => {
+                        is_over = true;
+                        tag
+                    }
+                }
             });
             match rewritten {
-                Ok(next) => cursor = next,
-                Err(_) => break,
+                Ok(next) if !is_over => cursor = next,
+                _ => break,
             }
         }
         self.consumers.mutex.unlock(storage);
+    }
+
+    /// Where the next message will be put; `None` if somebody else is at it, or that isn't known.
+    pub fn mark(&self, storage: Storage) -> Option<Mark> {
+        if self.producers.mutex.try_lock(storage) == Tried::Busy {
+            return None;
+        }
+        // Relaxed: written under this mutex. Consumers don't leave a segment for good before they
+        // have taken a message from the next one, which is put after this.
+        let mark = Mark {
+            count: self.producers.count.load(Ordering::Relaxed),
+            cursor: self.producers.cursor(),
+        };
+        self.producers.mutex.unlock(storage);
+        (!mark.cursor.segment.is_null()).then_some(mark)
     }
 
     /// Sees to it that what a consumer that died has taken is in its claim.

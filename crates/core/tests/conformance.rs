@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
@@ -587,6 +588,47 @@ on_both_storages! {
                 assert_eq!(get(storage, &queue), Get::Got(vec![round; length]));
             }
         }
+    }
+
+    fn messages_are_found_from_a_mark_on(storage: Storage) {
+        let queue = queue(storage, 0);
+        assert_eq!(queue.mark(storage), None); // there is no place before the first message
+        // Long enough to fill many segments; a mark may lie at the end of one.
+        let message = |number: u32| [number.to_le_bytes().to_vec(), vec![0; 500]].concat();
+        let marks: Vec<_> = (0..1000_u32)
+            .map(|number| {
+                let mark = queue.mark(storage);
+                assert_eq!(put(storage, &queue, &message(number)), Put::Done);
+                mark
+            })
+            .collect();
+        let seen_from = |mark, wanted: u32| {
+            let mut seen = Vec::new();
+            queue.retag_from(storage, mark, |tag, message| {
+                let number = u32::from_le_bytes(*message.first_chunk().expect("a number"));
+                seen.push(number);
+                if number == wanted {
+                    ControlFlow::Break(tag + 1)
+                } else {
+                    ControlFlow::Continue(tag)
+                }
+            });
+            seen
+        };
+        for wanted in [1, 7, 8, 130, 999] {
+            assert_eq!(seen_from(marks[wanted as usize], wanted), [wanted]);
+        }
+        assert_eq!(seen_from(marks[990], u32::MAX), (990..1000).collect::<Vec<_>>());
+        assert_eq!(seen_from(None, 2), [0, 1, 2]);
+        for number in 0..500_u32 {
+            let taken = queue.try_get(storage, |tag, message| (tag, message.to_vec()));
+            let tag = if [1, 2, 7, 8, 130].contains(&number) { 8 } else { 7 };
+            assert_eq!(taken, Attempt::Ended(Get::Got((tag, message(number)))));
+        }
+        // Before what is still there, a mark is of no use.
+        assert_eq!(seen_from(marks[499], 501), [500, 501]);
+        assert_eq!(seen_from(marks[500], 500), [500]);
+        assert_eq!(seen_from(queue.mark(storage), 0), []);
     }
 
     fn a_full_queue_takes_nothing(storage: Storage) {

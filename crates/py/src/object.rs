@@ -35,13 +35,16 @@ pub(crate) fn make<T: Shareable>(
     if let Some(handle) = RESTORING.take() {
         return handle::decode(&handle).map_err(|error| from_handle(class, error));
     }
-    let storage = runtime::storage()?;
+    let object = make_in(runtime::storage()?, class)?;
+    initialize(&object);
+    Ok(object)
+}
+
+/// A new object, for one of `class`.
+pub(crate) fn make_in<T: Shareable>(storage: Storage, class: &str) -> PyResult<Object<T>> {
     loop {
         match Object::try_new(storage) {
-            Ok(object) => {
-                initialize(&object);
-                return Ok(object);
-            }
+            Ok(object) => return Ok(object),
             Err(Unavailable::OutOfMemory) => return Err(out_of_memory(class)),
             Err(Unavailable::Busy) => await_entry(storage)?,
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! How calls and pools end before all is done: cancelled, broken, terminated.
 
+use core::ops::ControlFlow;
 use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use pyo3::prelude::*;
 
 use super::engine::{Engine, locked};
 use super::failures::{again, cancelled};
-use super::job::{Job, Outcome};
+use super::job::{Form, Job, Outcome};
 use super::state::Stopped;
 use super::wire::{Frame, Kind, Number};
 use crate::message::CANCELLED;
@@ -86,23 +87,44 @@ impl Engine {
 
     /// Takes tasks that no worker has taken back out of the queue, those of `job` or of all jobs; the
     /// jobs whose tasks they were, with their positions.
-    pub(super) fn withdraw(&self, job: Option<u32>) -> Vec<(Arc<Job>, u32)> {
+    pub(super) fn withdraw(&self, job: Option<&Job>) -> Vec<(Arc<Job>, u32)> {
         let mut withdrawn = Vec::new();
-        let storage = self.tasks.storage();
-        self.tasks.retag(storage, |tag, message| {
-            // (A share is of no use any more when its job is stopped, and does no harm.)
-            let frame = Frame::from_bytes(message).map(|(frame, _)| frame);
-            let frame = frame.filter(|it| it.kind != Kind::Share);
-            let number = frame.map_or(Number::NONE, |it| it.number);
-            let is_meant = number.job != 0 && job.is_none_or(|job| job == number.job);
-            if tag & CANCELLED != 0 || !is_meant {
-                return tag;
-            }
-            withdrawn.push(number);
+        self.look_at_tasks(job, |frame, tag| {
+            withdrawn.push(frame.number);
             tag | CANCELLED
         });
         let job_of = |number: Number| Some((self.job(number.job)?, number.index));
         withdrawn.into_iter().filter_map(job_of).collect()
+    }
+
+    /// Shows tasks that no worker has taken, nor anybody taken back, those of `job` or of all jobs, and
+    /// gives them the tag that is answered.
+    fn look_at_tasks(&self, job: Option<&Job>, mut look: impl FnMut(Frame, u32) -> u32) {
+        let mark = job.and_then(|job| job.mark);
+        let has_one_task = job.is_some_and(|job| job.form == Form::Single);
+        let storage = self.tasks.storage();
+        self.tasks.retag_from(storage, mark, |tag, message| {
+            let frame = Frame::from_bytes(message).map(|(frame, _)| frame);
+            // (A share is of no use any more when its job is stopped, and does no harm.)
+            let frame = frame.filter(|it| {
+                it.number.job != 0
+                    && it.kind != Kind::Share
+                    && job.is_none_or(|job| job.number == it.number.job)
+            });
+            let Some(frame) = frame else {
+                return ControlFlow::Continue(tag);
+            };
+            let tag = if tag & CANCELLED == 0 {
+                look(frame, tag)
+            } else {
+                tag
+            };
+            if has_one_task {
+                ControlFlow::Break(tag)
+            } else {
+                ControlFlow::Continue(tag)
+            }
+        });
     }
 
     /// Takes back what no worker has begun of a job; whether that was something.
@@ -112,7 +134,7 @@ impl Engine {
         let withdrawn = if job.is_shared || job.lock().in_flight() == 0 {
             Vec::new()
         } else {
-            self.withdraw(Some(job.number))
+            self.withdraw(Some(job))
         };
         let is_any = stopped.has_rest || !withdrawn.is_empty();
         self.cancel_withdrawn(py, withdrawn);
@@ -149,13 +171,10 @@ impl Engine {
     }
 
     /// Whether a job's task lies in the queue.
-    pub(super) fn is_waiting(&self, job: u32) -> bool {
+    pub(super) fn is_waiting(&self, job: &Job) -> bool {
         let mut is_there = false;
-        let storage = self.tasks.storage();
-        self.tasks.retag(storage, |tag, message| {
-            let id = message.first_chunk().map(|id| u64::from_le_bytes(*id));
-            is_there |=
-                tag & CANCELLED == 0 && id.is_some_and(|id| Number::from_bits(id).job == job);
+        self.look_at_tasks(Some(job), |_, tag| {
+            is_there = true;
             tag
         });
         is_there

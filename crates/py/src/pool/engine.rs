@@ -18,9 +18,9 @@ use super::failures::again;
 use super::functions::Functions;
 use super::job::Job;
 use super::wire::{self, Frame};
-use crate::errors::from_out_of_memory;
 use crate::fork;
 use crate::message::{self, Outgoing};
+use crate::object::make_in;
 use crate::runtime;
 use crate::transfer::Channel;
 
@@ -108,10 +108,7 @@ impl Engine {
     pub(super) fn new(py: Python<'_>, most_workers: usize, hire: Py<PyAny>) -> PyResult<Self> {
         let storage = runtime::storage()?;
         message::prepare(py, storage)?;
-        let queue = || {
-            let queue = Object::new(storage).map_err(from_out_of_memory("a pool"))?;
-            PyResult::Ok(Channel::new(queue))
-        };
+        let queue = || PyResult::Ok(Channel::new(make_in(storage, "a pool")?));
         Ok(Self {
             tasks: queue()?,
             outcomes: storage.family().map(|_| queue()).transpose()?,

@@ -235,7 +235,9 @@ impl EngineHandle {
         let index = engine.reserve(&mut state);
         let (owner, function) = (owner.clone().unbind(), func.clone().unbind());
         let (form, each) = (Form::Single, Use::Item);
-        let job = engine.admit(|number| Job::new(number, owner, function, sent, form, each, state));
+        let mark = engine.tasks.mark(engine.tasks.storage());
+        let make = |number| Job::new(number, owner, function, sent, form, each, mark, state);
+        let job = engine.admit(make);
         engine.send(py, &job, index, kind, Ok(payload))?;
         Ok(job)
     }
@@ -277,7 +279,9 @@ impl EngineHandle {
             is_shared: engine.outcomes.is_none() && state.source.is_some(),
             ..state
         };
-        let job = engine.admit(|number| Job::new(number, owner, function, sent, form, each, state));
+        let mark = engine.tasks.mark(engine.tasks.storage());
+        let make = |number| Job::new(number, owner, function, sent, form, each, mark, state);
+        let job = engine.admit(make);
         // Who ended the pool meanwhile may have missed this one.
         if engine.has_ended() {
             let py = this.py();

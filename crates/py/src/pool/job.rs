@@ -15,6 +15,7 @@ use core::time::Duration;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use freethreading_core::pool::Signal;
+use freethreading_core::queue::Mark;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use pyo3::{PyTraverseError, PyVisit};
@@ -99,6 +100,8 @@ pub(super) struct Job {
     pub(super) sent: Sent,
     pub(super) form: Form,
     pub(super) each: Use,
+    /// Where its tasks begin, in their queue.
+    pub(super) mark: Option<Mark>,
     /// Whether workers take its items by themselves.
     pub(super) is_shared: bool,
     pub(super) common: Common,
@@ -132,6 +135,7 @@ pub(super) struct Step {
 }
 
 impl Job {
+    #[expect(clippy::too_many_arguments, reason = "they are its fields")]
     pub(super) fn new(
         number: u32,
         owner: Py<PyString>,
@@ -139,6 +143,7 @@ impl Job {
         sent: Sent,
         form: Form,
         each: Use,
+        mark: Option<Mark>,
         state: State,
     ) -> Self {
         Self {
@@ -148,6 +153,7 @@ impl Job {
             sent,
             form,
             each,
+            mark,
             is_shared: state.is_shared,
             common: Common::default(),
             changed: Signal::default(),

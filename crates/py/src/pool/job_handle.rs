@@ -217,7 +217,7 @@ impl JobHandle {
 
     /// Whether a worker has begun, and isn't done.
     fn is_running(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(!self.ready(py)? && !self.engine().is_waiting(self.job.number))
+        Ok(!self.ready(py)? && !self.engine().is_waiting(&self.job))
     }
 
     #[getter]

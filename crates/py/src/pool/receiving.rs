@@ -17,6 +17,7 @@ use super::failures::{opened, unreadable};
 use super::job::{Job, Outcome};
 use super::wire::{self, Frame, Kind, Number, Packet};
 use super::worker;
+use crate::errors::out_of_memory;
 use crate::message::{CANCELLED, in_spite, visit_reference};
 use crate::transfer::{self, Channel};
 use crate::wait::wait;
@@ -292,7 +293,9 @@ impl Engine {
         let Arrival { job, packet, blob } = arrival;
         let Packet { frame, payload, .. } = packet;
         let mut interrupt = None;
-        let object = payload.into_object_in_spite(py, storage, blob, &mut interrupt);
+        let object = payload
+            .ok_or_else(|| out_of_memory("a task's outcome"))
+            .and_then(|it| it.into_object_in_spite(py, storage, blob, &mut interrupt));
         let Some(job) = job else {
             match (frame.kind, object) {
                 (Kind::Left, _) => self.note_left(),

@@ -98,7 +98,7 @@ impl Engine {
                 return Ok(()); // the others do the work
             }
             if let Some(job) = job {
-                self.withdraw(Some(job.number));
+                self.withdraw(Some(job));
                 self.stop(py, job, |py| Outcome::error(py, error.clone_ref(py)));
             }
             return Err(error);

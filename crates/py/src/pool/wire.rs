@@ -13,6 +13,7 @@ use freethreading_core::queue::{Patience, Queue};
 use freethreading_core::storage::Object;
 use pyo3::prelude::*;
 
+use crate::made;
 use crate::message::{CANCELLED, FRAME, FRAMED, Incoming, Outgoing};
 use crate::transfer;
 
@@ -147,28 +148,31 @@ pub(super) struct Packet {
     pub(super) frame: Frame,
     pub(super) is_cancelled: bool,
     pub(super) function: Function,
-    pub(super) payload: Incoming,
+    /// Missing where there was no memory to copy what came.
+    pub(super) payload: Option<Incoming>,
 }
 
 /// Copies a message; runs under the queue's mutex. `known` is the last function.
 #[inline]
 pub(super) fn read(tag: u32, message: &[u8], known: &[u8]) -> Option<Packet> {
     let (frame, mut rest) = Frame::from_bytes(message).filter(|_| tag & FRAMED != 0)?;
-    let mut function = Function::Elsewhere;
+    let (mut function, mut is_whole) = (Function::Elsewhere, true);
     if frame.kind.is_task() && frame.extra != 0 {
         let (bytes, payload) = rest.split_at_checked(usize::try_from(frame.extra).ok()?)?;
         function = if bytes == known {
             Function::Known
         } else {
-            Function::Pickled(bytes.to_vec())
+            made::copy(bytes).map_or(Function::Elsewhere, Function::Pickled)
         };
+        is_whole = !matches!(function, Function::Elsewhere);
         rest = payload;
     }
+    let payload = Incoming::read_if(tag & !(FRAMED | CANCELLED), rest);
     Some(Packet {
         frame,
         is_cancelled: tag & CANCELLED != 0,
         function,
-        payload: Incoming::read(tag & !(FRAMED | CANCELLED), rest),
+        payload: payload.ok().filter(|_| is_whole),
     })
 }
 

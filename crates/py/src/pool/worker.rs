@@ -19,7 +19,7 @@ use super::engine::{Engine, put_none};
 use super::functions::Made;
 use super::job::{Job, Outcome};
 use super::wire::{self, Frame, Function, Kind, Number, Packet};
-use crate::errors::{from_handle, from_out_of_memory};
+use crate::errors::{from_handle, out_of_memory};
 use crate::imported::Imported;
 use crate::message::{self, Outgoing};
 use crate::object;
@@ -72,8 +72,7 @@ pub(super) fn outcome_of(
 impl Link {
     /// A new worker's.
     pub(super) fn new(engine: &Arc<Engine>) -> PyResult<Self> {
-        let seat =
-            Object::new(engine.tasks.storage()).map_err(from_out_of_memory("a pool's worker"))?;
+        let seat = object::make_in(engine.tasks.storage(), "a pool's worker")?;
         let callers = match &engine.outcomes {
             Some(outcomes) => Callers::Elsewhere(Channel::new(outcomes.another())),
             None => Callers::Here(Arc::clone(engine)),
@@ -92,7 +91,9 @@ impl Link {
         if frame.kind == Kind::Share {
             return engine.use_share(py, job);
         }
-        let payload = payload.into_object(py, self.tasks.storage(), None);
+        let payload = payload
+            .ok_or_else(|| out_of_memory("a task"))
+            .and_then(|it| it.into_object(py, self.tasks.storage(), None));
         // One that isn't known has been ended meanwhile.
         let Some(job) = engine.job(job) else {
             return;
@@ -136,7 +137,10 @@ impl Link {
             Function::Pickled(bytes) => made.make(py, storage, bytes, job).map(Some),
             Function::Elsewhere => Ok(None),
         };
-        let payload = packet.payload.into_object(py, storage, blob);
+        let payload = packet
+            .payload
+            .ok_or_else(|| out_of_memory("a task"))
+            .and_then(|it| it.into_object(py, storage, blob));
         let (function, payload) = match (function, payload) {
             (Ok(function), Ok(payload)) => (function, payload),
             (Err(error), _) | (_, Err(error)) => {
@@ -241,7 +245,8 @@ impl Link {
                 break;
             }
             if packet.is_cancelled {
-                let nobodys = packet.payload.into_object(py, self.tasks.storage(), blob);
+                let storage = self.tasks.storage();
+                let nobodys = packet.payload.map(|it| it.into_object(py, storage, blob));
                 drop(nobodys);
                 if let (Callers::Here(engine), Kind::Share) = (&self.callers, packet.frame.kind) {
                     engine.shares.fetch_sub(1, Ordering::SeqCst);
