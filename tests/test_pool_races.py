@@ -235,3 +235,37 @@ def test_workers_that_exit_well_at_their_start_break_the_pool() -> None:
     broken = pytest.raises(WorkerDiedError, match="status 0 before it could take a task")
     with WorkerPool(1, os._exit, (0,)) as pool, broken:
         pool.apply_async(tasks.square, (1,)).get(DEADLINE)
+
+
+@rounds
+def test_calls_that_meet_the_end_of_their_pool(seed: int) -> None:
+    """Workers were started, told to end, and started again; or nobody made callbacks."""
+    rng = random.Random(seed)  # noqa: S311 - which call it is
+    for _ in range(50):
+        pool = WorkerPool(3)
+        meeting = threading.Barrier(2)
+
+        def call(
+            pool: WorkerPool = pool,
+            meeting: threading.Barrier = meeting,
+            choice: int = rng.randrange(3),
+        ) -> Any:  # noqa: ANN401 - of any kind
+            meeting.wait()
+            if choice == 0:
+                return pool.map(tasks.square, range(3), 1)
+            if choice == 1:
+                return pool.apply_async(tasks.square, (1,), None, print, print).get(DEADLINE)
+            return pool.map_async(tasks.square, [], None, print, print).get(DEADLINE)
+
+        ends: list[Any] = []
+        calling = threading.Thread(target=lambda call=call, ends=ends: ends.append(outcome(call)))
+        calling.start()
+        meeting.wait()
+        if rng.random() < 1 / 2:
+            pool.terminate()
+        else:
+            pool.close()
+        pool.join()
+        calling.join(DEADLINE)
+        assert ends
+        assert not isinstance(ends[0], multiprocessing.TimeoutError)

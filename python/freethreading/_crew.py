@@ -157,18 +157,19 @@ class Crew:
         with self._lock:
             workers = list(self._workers.items())
         for link, worker in workers:
-            try:
-                if worker is None or worker.is_alive():
-                    continue
-                self._bury(link, worker)
-            except ValueError:  # it is closed
-                if link in self._workers:
-                    raise
-            # A signal handler of this thread may have done all that in between.
+            if worker is None or _is_alive(worker):
+                continue
             with self._lock:
-                is_first = self._workers.pop(link, None) is not None
-            if is_first:
-                self.engine.left()
+                if self._workers.pop(link, None) is None:
+                    continue  # a signal handler of this thread has seen to it in between
+            try:
+                self._bury(link, worker)
+            except BaseException:
+                # A Ctrl-C, or no memory: somebody goes on with it.
+                with self._lock:
+                    self._workers[link] = worker
+                raise
+            self.engine.left()
 
     def _start_others(self) -> None:
         try:
@@ -237,6 +238,8 @@ class Crew:
                     break
             self._care_for(self._await_and_look, must_be_now=True)
         self.engine.nudge()
+        if self._carer == threading.get_ident():
+            return  # the collector may have to wait for what a signal handler has interrupted
         collector = self._collector
         if collector is not None and collector is not threading.current_thread():
             collector.join()
@@ -327,7 +330,10 @@ class ProcessCrew(Crew):
         return process
 
     def _bury(self, link: _Link, worker: Any) -> None:  # noqa: ANN401  # a process
-        code, pid = worker.exitcode, worker.pid
+        try:
+            code, pid = worker.exitcode, worker.pid
+        except (ValueError, AttributeError):
+            return  # it is closed: an interrupt came right after that
         is_lost = self.engine.bury(link, lambda name: _died(code, pid, name))
         ticket = getattr(worker._popen, "_freethreading_ticket", None)  # noqa: SLF001  # ours
         if ticket is not None and ticket.token is not None:
@@ -366,6 +372,13 @@ class ProcessCrew(Crew):
             if process.is_alive():
                 process.kill()
                 process.join()
+
+
+def _is_alive(worker: Any) -> bool:  # noqa: ANN401  # a thread or a process
+    try:
+        return worker.is_alive()  # type: ignore[no-any-return]
+    except (ValueError, AttributeError):
+        return False  # a process that is closed, or was being closed when an interrupt came
 
 
 def _guard(popen: Any) -> None:  # noqa: ANN401  # any of multiprocessing's Popen classes

@@ -52,7 +52,8 @@ class AsyncResult(Generic[T]):
         if callback is not None or error_callback is not None:
             # Ours: in the stdlib's, a Ctrl-C may leave a lock that the collector needs.
             self._called = Event()
-            job.watch_surely(self._call_back)
+            if not job.watch_surely(self._call_back):
+                self._call_back()
 
     def get(self, timeout: float | None = None) -> T:
         """Wait for the end and return the result, or raise the exception that the call ended with.

@@ -26,7 +26,7 @@ impl Engine {
         loop {
             let number = self.errands.number();
             // Apart: in the head of the loop the lock would be held until the loop ends.
-            let due = core::mem::take(&mut *locked(&self.due));
+            let due = core::mem::take(&mut locked(&self.due).watchers);
             for watcher in due {
                 if let Err(error) = watcher.call0(py) {
                     error.write_unraisable(py, Some(watcher.bind(py)));
@@ -65,15 +65,14 @@ impl Engine {
         }
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    /// Whether there is nothing left to be done, ever; from then on no callback is taken.
+    fn is_over(&self) -> bool {
         // Workers of a pool that was terminated are the crew's, once all jobs have ended.
         let is_abandoned = self.is_abandoned.load(Ordering::SeqCst);
-        self.is_closed.load(Ordering::SeqCst) != 0
-            && self.holds.load(Ordering::SeqCst) == 0
-            && self.outstanding.load(Ordering::SeqCst) == 0
+        self.is_done()
             && (is_abandoned || self.hired.load(Ordering::SeqCst) == 0)
             && locked(&self.jobs).by_number.is_empty()
-            && locked(&self.due).is_empty()
+            && locked(&self.due).close()
     }
 
     /// Whether the collector should come by soon.

@@ -44,7 +44,7 @@ pub(crate) struct Engine {
     /// Those who wait for their jobs without being at the desk.
     pub(super) sleepers: Mutex<Vec<Arc<Job>>>,
     /// Callbacks that are due.
-    pub(super) due: Mutex<Vec<Py<PyAny>>>,
+    pub(super) due: Mutex<Due>,
     /// Raised when the collector has something to do.
     pub(super) errands: Signal,
     /// Tasks that were sent and aren't done.
@@ -71,6 +71,31 @@ pub(crate) struct Engine {
     pub(super) broken: Mutex<Option<Py<PyAny>>>,
     /// The process whose pool it is.
     pub(super) generation: u32,
+}
+
+/// What the collector is to call.
+#[derive(Default)]
+pub(super) struct Due {
+    pub(super) watchers: Vec<Py<PyAny>>,
+    /// Whether the collector has come to its end.
+    is_closed: bool,
+}
+
+impl Due {
+    /// Takes no more, unless there are some.
+    pub(super) fn close(&mut self) -> bool {
+        self.is_closed = self.watchers.is_empty();
+        self.is_closed
+    }
+
+    /// Adds one; it comes back if no more are taken.
+    pub(super) fn add(&mut self, watcher: Py<PyAny>) -> Option<Py<PyAny>> {
+        if self.is_closed {
+            return Some(watcher);
+        }
+        self.watchers.push(watcher);
+        None
+    }
 }
 
 #[derive(Default)]
@@ -246,7 +271,7 @@ impl Engine {
             }
         }
         if let Ok(due) = self.due.try_lock() {
-            for watcher in &*due {
+            for watcher in &due.watchers {
                 visit.call(watcher)?;
             }
         }
@@ -272,7 +297,7 @@ impl Engine {
             .due
             .try_lock()
             .ok()
-            .map(|mut due| core::mem::take(&mut *due));
+            .map(|mut due| core::mem::take(&mut due.watchers));
         drop(due);
     }
 }

@@ -185,11 +185,11 @@ impl JobHandle {
         Ok(self.engine().watch(&self.job, watcher))
     }
 
-    /// As `watch`, but called by the collector in any case.
-    fn watch_surely(&self, py: Python<'_>, watcher: Py<PyAny>) -> PyResult<()> {
+    /// As `watch`, but called by the collector also if the job is done by now; false if there is no
+    /// collector any more.
+    fn watch_surely(&self, py: Python<'_>, watcher: Py<PyAny>) -> PyResult<bool> {
         self.check_process(py)?;
-        self.engine().watch_surely(py, &self.job, watcher);
-        Ok(())
+        Ok(self.engine().watch_surely(py, &self.job, watcher))
     }
 
     /// Raise in a forked child of the process whose job it is, unless it is done.

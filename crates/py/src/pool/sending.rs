@@ -72,16 +72,20 @@ impl Engine {
         job: Option<&Arc<Job>>,
         tasks: usize,
     ) -> PyResult<()> {
+        let hired = self.hired.load(Ordering::SeqCst);
+        // So many each, and not as many as it takes: they may be told to end meanwhile.
+        let mut for_tasks = self.most_workers.min(tasks).saturating_sub(hired);
         loop {
-            if self.has_ended() {
+            if self.has_ended() || self.is_done() {
                 return Ok(());
             }
             let hired = self.hired.load(Ordering::SeqCst);
             let work = self.outstanding.load(Ordering::SeqCst) + self.shares.load(Ordering::SeqCst);
-            let wanted = self.most_workers.min(work.max(tasks));
-            if hired >= wanted {
+            let for_work = self.most_workers.min(work);
+            if hired >= for_work && (for_tasks == 0 || hired >= self.most_workers) {
                 return Ok(());
             }
+            for_tasks = for_tasks.saturating_sub(1);
             let grown =
                 self.hired
                     .compare_exchange(hired, hired + 1, Ordering::SeqCst, Ordering::SeqCst);
@@ -105,12 +109,16 @@ impl Engine {
         }
     }
 
+    /// Whether all that was to be sent is sent and done.
+    pub(super) fn is_done(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst) != 0
+            && self.holds.load(Ordering::SeqCst) == 0
+            && self.outstanding.load(Ordering::SeqCst) == 0
+    }
+
     /// Tells workers to end, if all that was to be sent is sent and done.
     pub(super) fn stop_if_done(&self, py: Python<'_>) {
-        let is_done = self.is_closed.load(Ordering::SeqCst) != 0
-            && self.holds.load(Ordering::SeqCst) == 0
-            && self.outstanding.load(Ordering::SeqCst) == 0;
-        if !is_done {
+        if !self.is_done() {
             return;
         }
         // One is enough: each worker passes it on to the next. Another one does no harm.

@@ -61,8 +61,10 @@ impl Engine {
             self.urgent.fetch_sub(1, Ordering::SeqCst);
         }
         if let Some(watcher) = closing.watcher {
-            locked(&self.due).push(watcher);
+            // The collector doesn't end before the job is forgotten.
+            let refused = locked(&self.due).add(watcher);
             self.errands.raise();
+            drop(refused);
         }
         // From here on the collector may find that all is over.
         let known = locked(&self.jobs).by_number.remove(&job.number);
@@ -94,12 +96,15 @@ impl Engine {
         }
     }
 
-    /// Has `watcher` called by the collector when the job is complete, also if it is by now.
-    pub(super) fn watch_surely(&self, py: Python<'_>, job: &Job, watcher: Py<PyAny>) {
-        if !self.watch(job, watcher.clone_ref(py)) {
-            locked(&self.due).push(watcher);
-            self.errands.raise();
+    /// Has `watcher` called by the collector when the job is complete, also if it is by now; false if
+    /// it is, and the collector has come to its end.
+    pub(super) fn watch_surely(&self, py: Python<'_>, job: &Job, watcher: Py<PyAny>) -> bool {
+        if self.watch(job, watcher.clone_ref(py)) {
+            return true;
         }
+        let refused = locked(&self.due).add(watcher);
+        self.errands.raise();
+        refused.is_none()
     }
 
     /// Has `watcher` called by the collector when the job is complete; false if it is.
