@@ -76,8 +76,8 @@ impl<'a> Group<'a> {
 struct Names {
     limit: &'static str,
     usage: &'static str,
-    /// Pages of files in `memory.stat`: the kernel takes them back when it needs memory.
-    files: [&'static str; 2],
+    /// Pages of files and the like in `memory.stat`: the kernel takes them back when it needs memory.
+    files: &'static [&'static str],
     swap_limit: &'static str,
     swap_usage: &'static str,
     /// Whether those two are of memory and swap together.
@@ -87,7 +87,7 @@ struct Names {
 const UNIFIED: Names = Names {
     limit: "memory.max",
     usage: "memory.current",
-    files: ["inactive_file", "active_file"],
+    files: &["inactive_file", "active_file", "slab_reclaimable"],
     swap_limit: "memory.swap.max",
     swap_usage: "memory.swap.current",
     swap_includes_memory: false,
@@ -96,7 +96,7 @@ const UNIFIED: Names = Names {
 const MEMORY: Names = Names {
     limit: "memory.limit_in_bytes",
     usage: "memory.usage_in_bytes",
-    files: ["total_inactive_file", "total_active_file"],
+    files: &["total_inactive_file", "total_active_file"],
     swap_limit: "memory.memsw.limit_in_bytes",
     swap_usage: "memory.memsw.usage_in_bytes",
     swap_includes_memory: true,
@@ -115,7 +115,7 @@ impl Names {
         let limit: u64 = number(self.limit).filter(|&limit| limit < MOST)?;
         let usage: u64 = number(self.usage)?;
         let statistics = read_to_string(folder.join("memory.stat")).unwrap_or_default();
-        let files = field_sum(&statistics, &self.files);
+        let files = field_sum(&statistics, self.files);
         let swap_room = number(self.swap_limit)
             .zip(number(self.swap_usage))
             .map(|(limit, usage): (u64, u64)| limit.saturating_sub(usage));
@@ -235,7 +235,7 @@ mod tests {
         unified(&files, "/outer/inner", "16777216", 10 * MIB);
         assert_eq!(room_under(files.root()), Some((16 - 10 - 1) * MIB));
         // Pages of files can be taken back.
-        let statistics = "anon 77\nfile 5000000\ninactive_file 1048576\nactive_file 2097152\n";
+        let statistics = "anon 77\nfile 5000000\ninactive_file 1048576\nactive_file 1048576\nslab_reclaimable 1048576\n";
         files.write("sys/fs/cgroup/outer/inner/memory.stat", statistics);
         assert_eq!(room_under(files.root()), Some((16 - 10 - 1 + 3) * MIB));
         // So can what there is swap for.
