@@ -32,6 +32,11 @@ BUSY = """
         started.release()
         return number
 
+    class Endless:
+        # It takes that long to try whether this can be pickled.
+        def __reduce__(self):
+            compute(None)
+
     class Slow:
         # The interpreter's end takes a moment, in which threads want to go on.
         def __del__(self, sleep=time.sleep):
@@ -42,6 +47,12 @@ BUSY = """
         pool = WorkerPool(2)
         if sys.argv[1] == "imap":
             iterator = pool.imap(take, itertools.count())
+        elif sys.argv[1] == "pickling":
+            result = pool.map_async(take, [Endless(), Endless()], 1)
+        elif sys.argv[1] == "feeding":
+            iterators = [pool.imap(take, iter([Endless()])) for _ in range(2)]
+        elif sys.argv[1] == "callback":
+            result = pool.map_async(take, [1], 1, callback=compute)
         else:
             result = pool.map_async(globals()[sys.argv[1]], [1, 2], 1)
         for _ in range(2):
@@ -50,7 +61,7 @@ BUSY = """
 
 
 @only_threads
-@pytest.mark.parametrize("kind", ["compute", "nap", "imap"])
+@pytest.mark.parametrize("kind", ["compute", "nap", "imap", "pickling", "feeding", "callback"])
 def test_a_program_ends_well_while_threads_of_a_pool_are_busy(kind: str) -> None:
     """CPythons before 3.14 end such threads by unwinding them, which aborted the process."""
     assert run_python(BUSY, kind).check().stderr == ""

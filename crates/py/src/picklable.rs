@@ -14,6 +14,7 @@ use pyo3::types::{
 
 use crate::imported::Imported;
 use crate::object::Trial;
+use crate::shield::call_one;
 
 /// Containers nested deeper are left to pickle.
 const MAX_DEPTH: u32 = 16;
@@ -92,7 +93,7 @@ fn try_pickling(obj: &Bound<'_, PyAny>, lasts: bool) -> PyResult<()> {
     let py = obj.py();
     let try_pickling = TRY_PICKLING.get(py)?;
     let _trial = Trial::begin(lasts);
-    try_pickling.call1((obj,)).map(drop)
+    call_one(try_pickling, obj).map(drop)
 }
 
 /// Whether pickle is known to succeed.

@@ -16,6 +16,7 @@ use super::failures::{broken_by, name};
 use super::job::Outcome;
 use super::receiving::Turn;
 use super::wire::Number;
+use crate::shield::call_none;
 use crate::wait::wait;
 
 impl Engine {
@@ -28,7 +29,7 @@ impl Engine {
             // Apart: in the head of the loop the lock would be held until the loop ends.
             let due = core::mem::take(&mut locked(&self.due).watchers);
             for watcher in due {
-                if let Err(error) = watcher.call0(py) {
+                if let Err(error) = call_none(watcher.bind(py)) {
                     error.write_unraisable(py, Some(watcher.bind(py)));
                 }
             }

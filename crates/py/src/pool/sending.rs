@@ -11,6 +11,7 @@ use super::job::{Job, Outcome};
 use super::state::State;
 use super::wire::{self, Frame, Kind, Number};
 use crate::message::Outgoing;
+use crate::shield::call_none;
 
 impl Engine {
     /// Reserves the next task of a job.
@@ -93,7 +94,7 @@ impl Engine {
                 continue;
             }
             let hire = locked(&self.hire).as_ref().map(|hire| hire.clone_ref(py));
-            let Some(Err(error)) = hire.map(|hire| hire.call0(py)) else {
+            let Some(Err(error)) = hire.map(|hire| call_none(hire.bind(py))) else {
                 continue;
             };
             let is_alone = self.hired.fetch_sub(1, Ordering::SeqCst) == 1;
