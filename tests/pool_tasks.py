@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from freethreading import current_worker, get_ident
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from freethreading import Barrier, Event, Lock, Queue, Semaphore, SimpleQueue
 
@@ -241,6 +241,22 @@ def map_deeper(depth: int) -> int:
 def iterate_deeper(depth: int) -> int:
     """Do the same with iterators."""
     return 1 + max(own.imap_unordered(iterate_deeper, [depth - 1] * 3)) if depth else 0
+
+
+def iterate_over_what_comes(count: int) -> int:
+    """Have the own pool do what comes bit by bit: each number when the one before was taken."""
+    taken = threading.Semaphore(1)
+
+    def numbers() -> Iterator[int]:
+        for number in range(count):
+            taken.acquire()
+            yield number
+
+    total = 0
+    for number in own.imap(abs, numbers()):
+        total += number
+        taken.release()
+    return total
 
 
 def submit_deeper(depth: int) -> int:

@@ -41,6 +41,18 @@ def test_tasks_may_use_their_own_executor(
 
 
 @only_threads
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_task_may_iterate_over_what_its_own_pool_is_given_bit_by_bit(
+    monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """Workers that waited for the next task to be done didn't see it come, and nobody ran it."""
+    with WorkerPool(workers) as pool:
+        monkeypatch.setattr(tasks, "own", pool)
+        each = [pool.apply_async(tasks.iterate_over_what_comes, (200,)) for _ in range(workers)]
+        assert [one.get(DEADLINE) for one in each] == [sum(range(200))] * workers
+
+
+@only_threads
 def test_an_exception_in_a_task_of_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
     with WorkerPoolExecutor(1) as executor:
         monkeypatch.setattr(tasks, "own", executor)

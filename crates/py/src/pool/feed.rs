@@ -159,6 +159,7 @@ impl Engine {
             self.reserve(&mut state)
         };
         self.send(py, job, index, kind, payload)?;
+        job.call_helpers();
         self.hire(py, Some(job), 1)
     }
 

@@ -11,6 +11,7 @@
 //! PENDING becomes ARRIVED once, under the job's lock, whoever says how the task ended: its worker,
 //! the one who found that worker dead, or the one who cancelled it. So it has one outcome.
 
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -109,6 +110,8 @@ pub(super) struct Job {
     pub(super) changed: Signal,
     /// Raised when there may be room for more items, or will be none.
     pub(super) room: Signal,
+    /// Workers that wait for it, and run its tasks meanwhile.
+    pub(super) helpers: AtomicUsize,
     pub(super) moved: Moved,
     state: Mutex<State>,
 }
@@ -158,6 +161,7 @@ impl Job {
             common: Common::default(),
             changed: Signal::default(),
             room: Signal::default(),
+            helpers: AtomicUsize::new(0),
             moved: Moved::default(),
             state: Mutex::new(state),
         }
@@ -171,6 +175,13 @@ impl Job {
     /// The state; no Python code may run, and no reference be dropped, while it is locked.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells workers that wait for it that there is more to be run.
+    pub(super) fn call_helpers(&self) {
+        if self.helpers.load(Ordering::SeqCst) != 0 {
+            self.changed.raise();
+        }
     }
 
     /// Whether the result of a whole job is there.

@@ -58,18 +58,50 @@ impl Engine {
         }
         self.check_process(job.owner(py))?;
         if worker::is_worker_of(self) {
-            self.run_here(py, job)?;
+            return self.wait_and_help(py, job, deadline, is_ready);
         }
         let result = self.wait_in_turn(py, job, deadline, is_ready);
         self.pass_on();
         result
     }
 
-    /// Runs what no worker has begun of the job, in this thread, which is a worker that waits for
-    /// it: all the others may be waiting as well. (Nothing else is run, for that could need a lock
-    /// that this thread's task holds.)
+    /// Waits for a job in a thread that is a worker, and runs what no worker has begun of it
+    /// meanwhile: all the others may be waiting as well. (Nothing else is run, for that could need a
+    /// lock that this thread's task holds.)
     #[cold]
-    pub(super) fn run_here(&self, py: Python<'_>, job: &Arc<Job>) -> PyResult<()> {
+    fn wait_and_help(
+        &self,
+        py: Python<'_>,
+        job: &Arc<Job>,
+        deadline: Option<Deadline>,
+        is_ready: impl Fn(&Job) -> bool,
+    ) -> PyResult<bool> {
+        // Before it looks for tasks: who sends one later finds it counted, and raises the signal.
+        job.helpers.fetch_add(1, Ordering::SeqCst);
+        let result = loop {
+            let number = job.changed.number();
+            if let Err(error) = self.run_here(py, job) {
+                break Err(error);
+            }
+            if is_ready(job) {
+                break Ok(true);
+            }
+            if deadline.is_some_and(Deadline::has_passed) {
+                break Ok(false);
+            }
+            let slept = wait(py, |park| {
+                let _ = job.changed.watch(number, deadline, park);
+            });
+            if let Err(error) = slept {
+                break Err(error);
+            }
+        };
+        job.helpers.fetch_sub(1, Ordering::SeqCst);
+        result
+    }
+
+    /// Runs what no worker has begun of the job, in this thread, which is a worker.
+    fn run_here(&self, py: Python<'_>, job: &Arc<Job>) -> PyResult<()> {
         if job.is_shared {
             self.work_on(py, job, true);
             return Ok(());
@@ -83,11 +115,7 @@ impl Engine {
     }
 
     /// Takes a task of the job back out of the queue.
-    pub(super) fn take_back<'py>(
-        &self,
-        py: Python<'py>,
-        job: u32,
-    ) -> Option<(Frame, Bound<'py, PyAny>)> {
+    fn take_back<'py>(&self, py: Python<'py>, job: u32) -> Option<(Frame, Bound<'py, PyAny>)> {
         let mut taken = None;
         self.tasks.retag(self.tasks.storage(), |tag, message| {
             let frame = Frame::from_bytes(message).map(|(frame, _)| frame);
@@ -106,7 +134,7 @@ impl Engine {
         taken.map(|(frame, payload)| (frame, payload.into_bound(py)))
     }
 
-    pub(super) fn wait_in_turn(
+    fn wait_in_turn(
         &self,
         py: Python<'_>,
         job: &Arc<Job>,

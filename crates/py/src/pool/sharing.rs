@@ -35,6 +35,7 @@ impl Engine {
                 job.lock().shares -= 1;
                 return Err(error);
             }
+            job.call_helpers();
         }
         Ok(())
     }
