@@ -128,6 +128,29 @@ def test_a_forked_child_can_use_futures_whatever_its_parent_was_at() -> None:
         holder.join()
 
 
+def test_whatever_a_callback_raises_the_others_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were put off, so as not to go too deep, were forgotten."""
+    monkeypatch.setattr(_futures, "_DEEPEST", 1)
+    called: list[int] = []
+
+    def end(number: int) -> None:
+        called.append(number)
+        if number != 1:
+            raise SystemExit(number)
+
+    def go_deeper(future: Future[int]) -> None:
+        for number in range(3):
+            future.add_done_callback(lambda _, number=number: end(number))  # type: ignore[misc]
+
+    with WorkerPoolExecutor(1) as executor:
+        future = executor.submit(abs, -1)
+        assert future.result(DEADLINE) == 1
+        with pytest.raises(SystemExit) as caught:
+            future.add_done_callback(go_deeper)
+        assert caught.value.code == 0
+    assert called == [0, 1, 2]
+
+
 def test_whoever_asks_for_a_result_makes_no_callbacks() -> None:
     """It may hold a lock that a callback needs."""
     lock, called = threading.Lock(), threading.Event()

@@ -203,10 +203,24 @@ def _call(fn: Callable[[Future[Any]], object], future: Future[Any]) -> None:
     _nested.depth = depth + 1
     try:
         _call_logged(fn, future)
-        while depth == 0 and _nested.put_off:
-            _call_logged(*_nested.put_off.popleft())
     finally:
-        _nested.depth = depth
+        try:
+            # Whatever that one raised, the others are made.
+            if depth == 0:
+                _call_those_put_off()
+        finally:
+            _nested.depth = depth
+
+
+def _call_those_put_off() -> None:
+    raised: BaseException | None = None
+    while _nested.put_off:
+        try:
+            _call_logged(*_nested.put_off.popleft())
+        except BaseException as error:  # noqa: BLE001  # the first one goes on below
+            raised = raised or error
+    if raised is not None:
+        raise raised
 
 
 def _call_logged(fn: Callable[[Future[Any]], object], future: Future[Any]) -> None:
