@@ -289,3 +289,31 @@ def test_of_many_tasks_each_can_be_cancelled() -> None:
         ]
     assert first.result() is True
     assert all(future.cancelled() for future in futures[::2])
+
+
+@pytest.mark.parametrize("end", ["close", "terminate"])
+def test_a_callback_is_made_though_another_thread_has_ended_the_pool_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """The thread that makes callbacks had ended before it knew of this one: get waited for ever."""
+    pool = WorkerPool(1)
+    assert pool.apply(tasks.square, (2,)) == 4  # so its worker has been started
+    crew = pool._crew  # noqa: SLF001 - to come in at a certain moment
+    collect = crew.collect
+    called: Queue[int] = Queue()
+
+    def end_meanwhile() -> None:
+        collect()
+        monkeypatch.undo()
+        getattr(pool, end)()
+        pool.join()
+
+    # Called between the start of the task and the making of its result.
+    monkeypatch.setattr(crew, "collect", end_meanwhile)
+    result = pool.apply_async(tasks.square, (3,), callback=called.put)
+    if end == "close":
+        assert result.get(DEADLINE) == 9
+        assert called.get(timeout=DEADLINE) == 9
+    else:
+        result.wait(DEADLINE)
+        assert result.ready()

@@ -53,7 +53,7 @@ class AsyncResult(Generic[T]):
             # Ours: in the stdlib's, a Ctrl-C may leave a lock that the collector needs.
             self._called = Event()
             if not job.watch_surely(self._call_back):
-                self._call_back()
+                self._call_back_apart()
 
     def get(self, timeout: float | None = None) -> T:
         """Wait for the end and return the result, or raise the exception that the call ended with.
@@ -109,6 +109,16 @@ class AsyncResult(Generic[T]):
         """Say how far it is."""
         state = "waiting" if not self.ready() else "successful" if self.successful() else "failed"
         return f"<freethreading.AsyncResult {state}>"
+
+    def _call_back_apart(self) -> None:
+        """Make the callbacks of a call that another thread's end of the pool came before."""
+        if self._job.is_abandoned:
+            self._call_back()  # which makes none
+        else:
+            # Not here: the caller may hold a lock that they need.
+            threading.Thread(
+                target=self._call_back, name="freethreading-collector", daemon=True
+            ).start()
 
     def _call_back(self) -> None:
         """Make the callbacks, in the collector's thread, and let those go on who wait."""
