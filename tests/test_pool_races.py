@@ -61,6 +61,34 @@ def test_a_map_that_is_cancelled_does_not_look_complete(seed: int) -> None:
     assert isinstance(end, CancelledError) if len(taken) < MANY else end is None
 
 
+@rounds
+@pytest.mark.parametrize("form", ["imap", "imap_unordered"])
+def test_threads_that_share_an_iterator_get_each_value_once(form: str, seed: int) -> None:
+    """While one of them unpacked a chunk, another one saw the end, or slept beside the rest."""
+    rng = random.Random(seed)  # noqa: S311 - of what size all is
+    size, count, each = rng.randint(1, 9), rng.randint(2, 4), rng.randint(1, 200)
+    begin = threading.Barrier(count)
+    taken: list[Any] = []
+    with WorkerPool(2) as pool:
+        for _ in range(5):
+            items: Any = range(count * each)
+            given = items if rng.random() < 0.5 else iter(items)
+            results = getattr(pool, form)(tasks.square, given, size)
+
+            def take(results: Any = results) -> None:  # noqa: ANN401 - of either form
+                begin.wait(DEADLINE)
+                got = [outcome(lambda: results.next(DEADLINE)) for _ in range(each)]
+                taken.extend(got)
+
+            takers = [threading.Thread(target=take) for _ in range(count)]
+            for taker in takers:
+                taker.start()
+            for taker in takers:
+                taker.join()
+            assert sorted(taken) == [number * number for number in items]
+            taken.clear()
+
+
 def make_calls(call: Callable[[], Any], made: list[Any], begin: threading.Barrier) -> None:
     begin.wait(DEADLINE)
     made += [outcome(call) for _ in range(20)]

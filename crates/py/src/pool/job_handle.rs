@@ -56,29 +56,15 @@ impl JobHandle {
                     drop(finished);
                     return value.map(Some);
                 }
-                Turn::Outcome { outcome, has_room } => {
-                    let fed = if has_room {
-                        engine.feed(py, job)
-                    } else {
-                        Ok(())
-                    };
-                    if let Err(error) = fed {
-                        job.give_back(outcome);
-                        engine.announce(py, job);
-                        return Err(error);
-                    }
-                    match outcome {
-                        Outcome::Values(values) => {
-                            job.keep_values(values.into_bound(py).cast_into()?.unbind());
-                        }
-                        Outcome::Value(value) => return Ok(Some(value.into_bound(py))),
-                        Outcome::Error(error) => {
-                            let error = RAISED.get(py)?.call1((error,))?;
-                            return Err(PyErr::from_value(error));
-                        }
-                    }
+                Turn::Outcome(Outcome::Error(error)) => {
+                    let error = RAISED.get(py)?.call1((error,))?;
+                    return Err(PyErr::from_value(error));
                 }
+                Turn::Outcome(outcome) => return outcome.into_result(py).map(Some),
+                Turn::Room => engine.feed(py, job)?,
                 Turn::Later => {
+                    // If that was in vain before, for lack of memory, or ended by a signal handler.
+                    engine.feed(py, job)?;
                     if !engine.wait_for(py, job, deadline, Job::has_outcome)? {
                         return Err(PyErr::from_value(LATE.get(py)?.call0()?));
                     }

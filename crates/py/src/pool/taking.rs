@@ -24,8 +24,32 @@ pub(super) struct Moved(Mutex<Rest>);
 #[derive(Default)]
 struct Rest {
     outcomes: VecDeque<Outcome>,
-    /// Lists, and the position of the next value.
-    values: VecDeque<(Py<PyList>, usize)>,
+    /// A list, and the position of the next value.
+    values: Option<(Py<PyList>, usize)>,
+}
+
+impl Rest {
+    /// Takes the next value or outcome, if there is one.
+    fn next(&mut self, py: Python<'_>) -> Option<Turn> {
+        if self.values.is_none() {
+            let outcome = self.outcomes.pop_front()?;
+            let list = match &outcome {
+                Outcome::Values(values) => values.bind(py).cast::<PyList>().ok().cloned(),
+                _ => None,
+            };
+            let Some(list) = list else {
+                return Some(Turn::Outcome(outcome));
+            };
+            // Here, so that nobody finds nothing in between.
+            self.values = Some((list.unbind(), 0));
+        }
+        let (values, next) = self.values.as_mut()?;
+        let (list, at) = (values.clone_ref(py), *next);
+        *next += 1;
+        let is_last = *next >= list.bind(py).len();
+        let finished = if is_last { self.values.take() } else { None };
+        Some(Turn::Value { list, at, finished })
+    }
 }
 
 /// What there is to take.
@@ -37,11 +61,9 @@ pub(super) enum Turn {
         at: usize,
         finished: Option<(Py<PyList>, usize)>,
     },
-    Outcome {
-        outcome: Outcome,
-        /// Whether there may be room for more items.
-        has_room: bool,
-    },
+    Outcome(Outcome),
+    /// There is something, and there may be room for more items, which comes first.
+    Room,
     /// Nothing yet, or another thread was faster.
     Later,
     /// Nothing any more.
@@ -60,7 +82,7 @@ impl Moved {
         for outcome in &rest.outcomes {
             visit.call(outcome.object())?;
         }
-        for (values, _) in &rest.values {
+        if let Some((values, _)) = &rest.values {
             visit.call(values)?;
         }
         Ok(())
@@ -77,22 +99,8 @@ impl Job {
     /// Takes the value, or the outcome, whose turn it is.
     pub(super) fn take(&self, py: Python<'_>) -> Turn {
         let mut rest = self.moved.lock();
-        if let Some((values, next)) = rest.values.front_mut() {
-            let (list, at) = (values.clone_ref(py), *next);
-            *next += 1;
-            let is_last = *next >= list.bind(py).len();
-            let finished = if is_last {
-                rest.values.pop_front()
-            } else {
-                None
-            };
-            return Turn::Value { list, at, finished };
-        }
-        if let Some(outcome) = rest.outcomes.pop_front() {
-            return Turn::Outcome {
-                outcome,
-                has_room: false,
-            };
+        if let Some(turn) = rest.next(py) {
+            return turn;
         }
         let mut state = self.lock();
         state.move_outcomes(self.form, &mut rest.outcomes);
@@ -100,11 +108,11 @@ impl Job {
         if state.is_open && state.ahead() <= state.most_ahead / 2 {
             self.room.raise();
         }
-        match rest.outcomes.pop_front() {
-            Some(outcome) => Turn::Outcome {
-                outcome,
-                has_room: state.source.is_some(),
-            },
+        if !rest.outcomes.is_empty() && state.source.is_some() {
+            return Turn::Room;
+        }
+        match rest.next(py) {
+            Some(turn) => turn,
             None if state.is_over() => Turn::Over,
             None => Turn::Later,
         }
@@ -113,21 +121,10 @@ impl Job {
     /// Whether [`Job::take`] would answer.
     pub(super) fn has_outcome(&self) -> bool {
         let rest = self.moved.lock();
-        if !rest.values.is_empty() || !rest.outcomes.is_empty() {
+        if rest.values.is_some() || !rest.outcomes.is_empty() {
             return true;
         }
         let state = self.lock();
         state.has_outcome(self.form) || state.is_over()
-    }
-
-    /// Keeps the values of an outcome that was taken.
-    pub(super) fn keep_values(&self, values: Py<PyList>) {
-        // Another thread's may be there.
-        self.moved.lock().values.push_back((values, 0));
-    }
-
-    /// Undoes a `take`.
-    pub(super) fn give_back(&self, outcome: Outcome) {
-        self.moved.lock().outcomes.push_front(outcome);
     }
 }
