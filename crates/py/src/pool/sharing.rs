@@ -70,6 +70,8 @@ impl Engine {
             return;
         };
         let items = items.bind(py);
+        // So is the function: a collection may find the call, but not this thread, which has it too.
+        let function = job.function.clone_ref(py).into_bound(py);
         // At least for one task: or else two shares could go round and round.
         let (mut ended, mut must_stay) = (None, true);
         loop {
@@ -82,7 +84,7 @@ impl Engine {
             }
             match step.next {
                 Next::Task(slice) => {
-                    let outcome = run_slice(job, items, &slice);
+                    let outcome = run_slice(job, &function, items, &slice);
                     ended = Some((slice.index, outcome));
                 }
                 // Without memory for it, it is used on.
@@ -100,10 +102,14 @@ impl Engine {
 }
 
 /// Runs a task.
-fn run_slice(job: &Job, items: &Bound<'_, PySequence>, slice: &Slice) -> Outcome {
+fn run_slice(
+    job: &Job,
+    function: &Bound<'_, PyAny>,
+    items: &Bound<'_, PySequence>,
+    slice: &Slice,
+) -> Outcome {
     let py = items.py();
     let &Slice { start, count, .. } = slice;
-    let function = job.function.bind(py);
     let result = if slice.is_single {
         items.get_item(start).and_then(|item| {
             name_culprit(job, &item, start, true)?;

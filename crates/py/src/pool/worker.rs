@@ -59,7 +59,9 @@ pub(super) fn outcome_of(
     frame: Frame,
     payload: Bound<'_, PyAny>,
 ) -> Outcome {
-    let function = Some(job.function.bind(py));
+    // Held: a collection may find the call, but not this thread, which has it too.
+    let function = job.function.clone_ref(py).into_bound(py);
+    let function = Some(&function);
     let result = match frame.kind {
         Kind::Items | Kind::Stars => {
             run_all(function, &payload, frame.kind).map(|it| Outcome::Values(it.unbind()))
