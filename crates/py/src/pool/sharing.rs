@@ -32,7 +32,7 @@ impl Engine {
             self.shares.fetch_add(1, Ordering::SeqCst);
             if let Err(error) = self.put_share(py, job) {
                 self.shares.fetch_sub(1, Ordering::SeqCst);
-                job.lock().shares -= 1;
+                job.lock().give_share_up();
                 return Err(error);
             }
             job.call_helpers();
@@ -65,7 +65,7 @@ impl Engine {
         let items = job.lock().source.as_ref().map(|it| it.items.clone_ref(py));
         let Some(items) = items else {
             if !is_guest {
-                job.lock().shares -= 1;
+                job.lock().give_share_up();
             }
             return;
         };

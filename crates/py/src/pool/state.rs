@@ -192,6 +192,11 @@ impl State {
         begins
     }
 
+    /// A share is used up. (A collection may have cleared the state of a job that is garbage.)
+    pub(super) fn give_share_up(&mut self) {
+        self.shares = self.shares.saturating_sub(1);
+    }
+
     /// What a worker that takes items by itself does next. Unless it is a `guest`, it has a share.
     pub(super) fn next(
         &mut self,
@@ -213,7 +218,9 @@ impl State {
         if let Some((slice, finished)) = slice {
             return (Next::Task(slice), finished);
         }
-        self.shares -= usize::from(!is_guest);
+        if !is_guest {
+            self.give_share_up();
+        }
         (Next::Nothing, None)
     }
 

@@ -164,54 +164,9 @@ impl Link {
             kind => (Kind::Value, run(function, payload, kind), 0),
         }
     }
-}
 
-/// Sends an answer; what can't be sent is described instead.
-fn answer(
-    py: Python<'_>,
-    outcomes: &Channel,
-    number: Number,
-    kind: Kind,
-    result: PyResult<Bound<'_, PyAny>>,
-    time: u32,
-) -> PyResult<()> {
-    let storage = outcomes.storage();
-    let encoded = result.map(|value| {
-        let outgoing = Outgoing::new(storage, value.clone());
-        (value, outgoing)
-    });
-    let (kind, payload) = match encoded {
-        Ok((_, Ok(outgoing))) => (kind, outgoing),
-        Ok((value, Err(error))) => (Kind::Failure, described(py, storage, &error, Some(&value))?),
-        Err(error) => (Kind::Failure, described(py, storage, &error, None)?),
-    };
-    let frame = Frame {
-        extra: time,
-        ..Frame::new(number, kind)
-    };
-    wire::put(py, outcomes, frame, &[], payload)
-}
-
-/// An exception as it travels: its pickle, if there is one, and what can always be told of it.
-/// `value` is what couldn't be pickled.
-fn described<'py>(
-    py: Python<'py>,
-    storage: Storage,
-    error: &PyErr,
-    value: Option<&Bound<'py, PyAny>>,
-) -> PyResult<Outgoing<'py>> {
-    static DESCRIBED: Imported = Imported::new("freethreading._tasks", "described");
-    // With its traceback, which CPython 3.11 keeps apart.
-    let exception = error.clone_ref(py).into_value(py).into_bound(py).into_any();
-    let described = DESCRIBED.get(py)?.call1((exception, value))?;
-    Outgoing::new(storage, described)
-}
-
-#[pymethods]
-impl Link {
     /// Takes tasks and runs them until told to end, or `most` were run.
-    #[pyo3(signature = (most=None))]
-    fn run(&self, py: Python<'_>, most: Option<u64>) -> PyResult<()> {
+    fn run_tasks(&self, py: Python<'_>, most: Option<u64>) -> PyResult<()> {
         let mut made = Made::default();
         let mut left = most;
         let claim = match &self.callers {
@@ -264,7 +219,58 @@ impl Link {
             }
             left = left.map(|left| left - 1);
         }
-        self.leave(py)
+        Ok(())
+    }
+}
+
+/// Sends an answer; what can't be sent is described instead.
+fn answer(
+    py: Python<'_>,
+    outcomes: &Channel,
+    number: Number,
+    kind: Kind,
+    result: PyResult<Bound<'_, PyAny>>,
+    time: u32,
+) -> PyResult<()> {
+    let storage = outcomes.storage();
+    let encoded = result.map(|value| {
+        let outgoing = Outgoing::new(storage, value.clone());
+        (value, outgoing)
+    });
+    let (kind, payload) = match encoded {
+        Ok((_, Ok(outgoing))) => (kind, outgoing),
+        Ok((value, Err(error))) => (Kind::Failure, described(py, storage, &error, Some(&value))?),
+        Err(error) => (Kind::Failure, described(py, storage, &error, None)?),
+    };
+    let frame = Frame {
+        extra: time,
+        ..Frame::new(number, kind)
+    };
+    wire::put(py, outcomes, frame, &[], payload)
+}
+
+/// An exception as it travels: its pickle, if there is one, and what can always be told of it.
+/// `value` is what couldn't be pickled.
+fn described<'py>(
+    py: Python<'py>,
+    storage: Storage,
+    error: &PyErr,
+    value: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Outgoing<'py>> {
+    static DESCRIBED: Imported = Imported::new("freethreading._tasks", "described");
+    // With its traceback, which CPython 3.11 keeps apart.
+    let exception = error.clone_ref(py).into_value(py).into_bound(py).into_any();
+    let described = DESCRIBED.get(py)?.call1((exception, value))?;
+    Outgoing::new(storage, described)
+}
+
+#[pymethods]
+impl Link {
+    /// Takes tasks and runs them until told to end, or `most` were run.
+    #[pyo3(signature = (most=None))]
+    fn run(&self, py: Python<'_>, most: Option<u64>) -> PyResult<()> {
+        let result = self.run_tasks(py, most);
+        result.and(self.leave(py))
     }
 
     /// Tells that the worker's initializer has failed.
