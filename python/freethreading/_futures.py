@@ -51,6 +51,8 @@ class TaskFuture(Future[Any]):
 
     # Whether its callbacks were made, or somebody is at it; made with the rest.
     _is_set: bool
+    # Whether the rest is made. (To look into `__dict__` for that would make one.)
+    _is_whole = False
 
     def __init__(self, job: _Job, crew: Crew) -> None:
         """Stand for a job with one task."""
@@ -67,7 +69,7 @@ class TaskFuture(Future[Any]):
 
     def _make(self) -> None:
         with _making:
-            if self._is_whole():
+            if "_condition" in self.__dict__:
                 return
             whole: Future[Any] = Future()
             # Whoever saw that it is done finds it so afterwards, too.
@@ -76,11 +78,12 @@ class TaskFuture(Future[Any]):
                 _tell(whole, self._job)
             parts = vars(whole)
             condition = parts.pop("_condition")
-            if self._is_whole():
+            if "_condition" in self.__dict__:
                 return  # a finalizer has made it so meanwhile
             self.__dict__.update(parts, _is_set=is_set)
-            # Last, for by it others see that the rest is there.
             self.__dict__["_condition"] = condition
+            # Last, for by it others see that the rest is there.
+            self._is_whole = True
         if not is_set:
             self._crew.collect()
 
@@ -117,18 +120,15 @@ class TaskFuture(Future[Any]):
                 getattr(waiter, tell)(self)
             self._condition.notify_all()
 
-    def _is_whole(self) -> bool:
-        return "_condition" in self.__dict__
-
     def result(self, timeout: float | None = None) -> Any:  # noqa: ANN401  # the task's
         """Return the task's value or raise its exception; see `Future.result`."""
         job = self._job
-        if timeout is None and "_condition" not in self.__dict__:
+        if timeout is None and not self._is_whole:
             return job.get()
         # In any case this thread waits for the job itself: it may be the collector, in a callback.
         if not job.wait(timeout):
             raise TimeoutError
-        if self._is_whole():
+        if self._is_whole:
             self._finish()
             return super().result()
         return job.get()
@@ -138,7 +138,7 @@ class TaskFuture(Future[Any]):
         job = self._job
         if not job.wait(timeout):
             raise TimeoutError
-        if self._is_whole():
+        if self._is_whole:
             self._finish()
             return super().exception()
         if job.is_cancelled:
@@ -150,7 +150,7 @@ class TaskFuture(Future[Any]):
         job = self._job
         if not job.ready():
             job.cancel()
-        if job.is_cancelled and self._is_whole():
+        if job.is_cancelled and self._is_whole:
             self._set()
         return job.is_cancelled
 
@@ -167,7 +167,7 @@ class TaskFuture(Future[Any]):
 
     def done(self) -> bool:
         """Return whether the task has ended, or was cancelled."""
-        if self._is_whole() and not self._job.is_cancelled:
+        if self._is_whole and not self._job.is_cancelled:
             return super().done()
         return self._job.ready()
 
