@@ -206,8 +206,8 @@ class WorkerPool:
     ) -> AsyncResult[list[T]]:
         """Do what `map` does, without waiting; see `apply_async` for the callbacks.
 
-        As `multiprocessing.pool.Pool.map_async`. What is wrong with the arguments, the items
-        included, is raised here and not by the result.
+        As `multiprocessing.pool.Pool.map_async`. What is wrong with the arguments is raised here;
+        an item that can't be pickled raises ValueError in `get`, as its task would.
         """
         owner = "WorkerPool.map_async"
         check_callbacks(owner, callback, error_callback)
