@@ -336,6 +336,7 @@ fn beyond_a_containers_limit_there_is_no_memory() {
 /// A death leaves the count of what could be given back too large, which the next trim puts right;
 /// never too small, which nothing would.
 #[test]
+#[cfg_attr(miri, ignore = "forks")]
 fn a_death_never_hides_what_could_be_given_back() {
     let _alone = alone();
     let family = home();
