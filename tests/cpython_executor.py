@@ -123,7 +123,7 @@ class Executor(WorkerPoolExecutor):
 
     @property
     def _executor_manager_thread(self) -> threading.Thread | None:
-        return self._crew._collector
+        return self._crew.collector
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - theirs
         if is_local(fn):

@@ -55,8 +55,7 @@ class Crew:
         # Whose it is: a signal handler or a finalizer may come in the middle of it.
         self._carer: int | None = None
         self._workers: dict[_Link, Any] = {}
-        self._collector: threading.Thread | None = None
-        self.has_collector = False
+        self.collector: threading.Thread | None = None
         self._false_starts = 0
         self._no_start_since: float | None = None
         self._is_ending = False
@@ -102,19 +101,18 @@ class Crew:
 
     def collect(self) -> None:
         """Have a collector from now on."""
-        if self._collector is None and self.pid == os.getpid():
+        if self.collector is None and self.pid == os.getpid():
             with self._lock:
-                if self._collector is None:
+                if self.collector is None:
                     # Known before it is started: a finalizer that comes in between needs no other.
-                    self._collector = threading.Thread(
+                    self.collector = threading.Thread(
                         target=_collect, args=(self,), name="freethreading-collector", daemon=True
                     )
                     try:
-                        self._collector.start()
+                        self.collector.start()
                     except BaseException:
-                        self._collector = None
+                        self.collector = None
                         raise
-                    self.has_collector = True
 
     def look(self) -> None:
         """Look after the workers, unless somebody is at it."""
@@ -240,7 +238,7 @@ class Crew:
         self.engine.nudge()
         if self._carer == threading.get_ident():
             return  # the collector may have to wait for what a signal handler has interrupted
-        collector = self._collector
+        collector = self.collector
         if collector is not None and collector is not threading.current_thread():
             collector.join()
 

@@ -159,7 +159,7 @@ class WorkerPoolExecutor(Executor):
             check_callable(owner, "fn", fn)  # type: ignore[unreachable]  # not by everybody
         job = self._engine.call(owner, fn, args, kwargs)
         # The future may be dropped: then nobody else lets go of what the task was given.
-        if not crew.has_collector:
+        if crew.collector is None:
             crew.collect()
         return TaskFuture(job, crew)
 

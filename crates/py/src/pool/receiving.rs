@@ -57,50 +57,19 @@ impl Engine {
             return Ok(true);
         }
         self.check_process(job.owner(py))?;
-        if worker::is_worker_of(self) {
-            return self.wait_and_help(py, job, deadline, is_ready);
-        }
-        let result = self.wait_in_turn(py, job, deadline, is_ready);
+        // A worker runs what no worker has begun of the job meanwhile: all the others may be waiting as
+        // well. (Nothing else, for that could need a lock that this thread's task holds.)
+        let helps = worker::is_worker_of(self);
+        // Before it looks for tasks: who sends one later finds it counted, and raises the signal.
+        job.helpers.fetch_add(usize::from(helps), Ordering::SeqCst);
+        let result = self.wait_in_turn(py, job, deadline, helps, is_ready);
+        job.helpers.fetch_sub(usize::from(helps), Ordering::SeqCst);
         self.pass_on();
         result
     }
 
-    /// Waits for a job in a thread that is a worker, and runs what no worker has begun of it
-    /// meanwhile: all the others may be waiting as well. (Nothing else is run, for that could need a
-    /// lock that this thread's task holds.)
-    #[cold]
-    fn wait_and_help(
-        &self,
-        py: Python<'_>,
-        job: &Arc<Job>,
-        deadline: Option<Deadline>,
-        is_ready: impl Fn(&Job) -> bool,
-    ) -> PyResult<bool> {
-        // Before it looks for tasks: who sends one later finds it counted, and raises the signal.
-        job.helpers.fetch_add(1, Ordering::SeqCst);
-        let result = loop {
-            let number = job.changed.number();
-            if let Err(error) = self.run_here(py, job) {
-                break Err(error);
-            }
-            if is_ready(job) {
-                break Ok(true);
-            }
-            if deadline.is_some_and(Deadline::has_passed) {
-                break Ok(false);
-            }
-            let slept = wait(py, |park| {
-                let _ = job.changed.watch(number, deadline, park);
-            });
-            if let Err(error) = slept {
-                break Err(error);
-            }
-        };
-        job.helpers.fetch_sub(1, Ordering::SeqCst);
-        result
-    }
-
     /// Runs what no worker has begun of the job, in this thread, which is a worker.
+    #[cold]
     fn run_here(&self, py: Python<'_>, job: &Arc<Job>) -> PyResult<()> {
         if job.is_shared {
             self.work_on(py, job, true);
@@ -139,11 +108,15 @@ impl Engine {
         py: Python<'_>,
         job: &Arc<Job>,
         deadline: Option<Deadline>,
+        helps: bool,
         is_ready: impl Fn(&Job) -> bool,
     ) -> PyResult<bool> {
         let mut has_looked = false;
         loop {
             let number = job.changed.number();
+            if helps {
+                self.run_here(py, job)?;
+            }
             if is_ready(job) {
                 return Ok(true);
             }
