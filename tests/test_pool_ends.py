@@ -10,7 +10,7 @@ import pytest
 import pool_tasks as tasks
 from freethreading import Event, Queue, Semaphore, WorkerPool, WorkerPoolExecutor
 from support import run_python
-from test_worker import DEADLINE, SHORT, only_processes, only_threads
+from test_worker import DEADLINE, SHORT, only_threads
 
 BUSY = """
     import itertools, sys, threading, time
@@ -124,8 +124,7 @@ HANDLER = """
     """
 
 
-# (A thread of CPython 3.11 or 3.12 can't be joined amidst being joined.)
-@pytest.mark.parametrize("call", ["terminate", pytest.param("join", marks=only_processes)])
+@pytest.mark.parametrize("call", ["terminate", "join"])
 def test_a_signal_handler_may_end_the_pool_that_the_main_thread_joins(call: str) -> None:
     """Both looked after the same processes, and one of them asked a closed one for its state."""
     assert run_python(HANDLER, call, timeout=60).check().stderr == ""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from freethreading._backend import get_backend, warn_if_gil_returned
 from freethreading._native import _Engine
 from freethreading._tasks import broken_by
+from freethreading._threads import PoolThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +56,7 @@ class Crew:
         # Whose it is: a signal handler or a finalizer may come in the middle of it.
         self._carer: int | None = None
         self._workers: dict[_Link, Any] = {}
-        self.collector: threading.Thread | None = None
+        self.collector: PoolThread | None = None
         self._false_starts = 0
         self._no_start_since: float | None = None
         self._is_ending = False
@@ -69,7 +70,7 @@ class Crew:
         """Start a worker and return it."""
         raise NotImplementedError
 
-    def _bury(self, link: _Link, worker: Any) -> None:  # noqa: ANN401  # as above
+    def _bury(self, link: _Link, worker: Any, /) -> None:  # noqa: ANN401  # as above
         """See to a worker that has ended."""
         raise NotImplementedError
 
@@ -105,9 +106,7 @@ class Crew:
             with self._lock:
                 if self.collector is None:
                     # Known before it is started: a finalizer that comes in between needs no other.
-                    self.collector = threading.Thread(
-                        target=_collect, args=(self,), name="freethreading-collector", daemon=True
-                    )
+                    self.collector = PoolThread(_collect, (self,), "freethreading-collector")
                     try:
                         self.collector.start()
                     except BaseException:
@@ -155,7 +154,7 @@ class Crew:
         with self._lock:
             workers = list(self._workers.items())
         for link, worker in workers:
-            if worker is None or _is_alive(worker):
+            if worker is None or _if_open(worker.is_alive):
                 continue
             with self._lock:
                 if self._workers.pop(link, None) is None:
@@ -238,9 +237,8 @@ class Crew:
         self.engine.nudge()
         if self._carer == threading.get_ident():
             return  # the collector may have to wait for what a signal handler has interrupted
-        collector = self.collector
-        if collector is not None and collector is not threading.current_thread():
-            collector.join()
+        if self.collector is not None:
+            self.collector.join()
 
     def _await_and_look(self) -> None:
         self._await(self._present())
@@ -249,7 +247,9 @@ class Crew:
     def _present(self) -> list[Any]:
         """Return the workers, without those who are being started."""
         with self._lock:
-            return [worker for worker in self._workers.values() if worker is not None]
+            # Copied at once: a signal handler of this thread may change the table.
+            workers = list(self._workers.values())
+        return [worker for worker in workers if worker is not None]
 
 
 class ThreadCrew(Crew):
@@ -269,17 +269,16 @@ class ThreadCrew(Crew):
         self._started = 0
         super().__init__(workers, waits_at_exit=waits_at_exit)
 
-    def _start(self, link: _Link) -> threading.Thread:
+    def _start(self, link: _Link) -> PoolThread:
         name = None if self._prefix is None else f"{self._prefix}_{self._started}"
         self._started += 1
-        thread = threading.Thread(
-            target=worker, args=(link, self._initializer), name=name, daemon=True
-        )
+        thread = PoolThread(worker, (link, self._initializer), name)
         thread.start()
         return thread
 
-    def _bury(self, link: _Link, worker: Any) -> None:  # noqa: ANN401  # a thread
-        """Do nothing: a thread ends only when it was told to."""
+    def _bury(self, _link: _Link, worker: Any, /) -> None:  # noqa: ANN401  # a thread
+        """Let it be gone for good; it ends only when it was told to."""
+        worker.join()
 
     def _await(self, workers: list[Any]) -> None:
         for thread in workers[:1]:
@@ -327,7 +326,7 @@ class ProcessCrew(Crew):
         _guard(process._popen)  # noqa: SLF001  # of every process
         return process
 
-    def _bury(self, link: _Link, worker: Any) -> None:  # noqa: ANN401  # a process
+    def _bury(self, link: _Link, worker: Any, /) -> None:  # noqa: ANN401  # a process
         try:
             code, pid = worker.exitcode, worker.pid
         except (ValueError, AttributeError):
@@ -348,7 +347,8 @@ class ProcessCrew(Crew):
     def _note_false_start(self, error: BaseException) -> None:
         """Count a worker that ended before it was ready; too many in a row break the pool."""
         with self._lock:
-            ready = [link for link in self._workers if link.is_ready()]
+            links = list(self._workers)
+        ready = [link for link in links if link.is_ready()]
         if not self._proven.issuperset(ready):
             self._false_starts = 0  # others have started well since the last one
         self._proven = weakref.WeakSet(ready)
@@ -359,24 +359,29 @@ class ProcessCrew(Crew):
     def _await(self, workers: list[Any]) -> None:
         from multiprocessing.connection import wait  # noqa: PLC0415  # not for threads
 
-        wait([process.sentinel for process in workers], _BUSY)
+        sentinels = [_if_open(getattr, process, "sentinel") for process in workers]
+        wait([sentinel for sentinel in sentinels if sentinel is not None], _BUSY)
 
     def _kill(self, workers: list[Any]) -> None:
         for process in workers:
-            process.terminate()
+            _if_open(process.terminate)
         deadline = time.monotonic() + _GRACE
         for process in workers:
-            process.join(max(0.0, deadline - time.monotonic()))
-            if process.is_alive():
-                process.kill()
-                process.join()
+            _if_open(process.join, max(0.0, deadline - time.monotonic()))
+            if _if_open(process.is_alive):
+                _if_open(process.kill)
+                _if_open(process.join)
 
 
-def _is_alive(worker: Any) -> bool:  # noqa: ANN401  # a thread or a process
+def _if_open(method: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401  # as the method
+    """Call a method of a worker; return None for a process that is closed.
+
+    A signal handler has closed it, or an interrupt came when it was being closed.
+    """
     try:
-        return worker.is_alive()  # type: ignore[no-any-return]
+        return method(*args)
     except (ValueError, AttributeError):
-        return False  # a process that is closed, or was being closed when an interrupt came
+        return None
 
 
 def _guard(popen: Any) -> None:  # noqa: ANN401  # any of multiprocessing's Popen classes

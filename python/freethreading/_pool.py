@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import os
-import threading
 import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +25,7 @@ from freethreading._crew import Crew, ProcessCrew, ThreadCrew
 from freethreading._native import usable_cpus
 from freethreading._results import AsyncResult, ImapIterator
 from freethreading._tasks import Task
+from freethreading._threads import PoolThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -394,9 +394,7 @@ class WorkerPool:
         else:
             items = iter(iterable)
             job = self._engine.stream(owner, func, form, ahead)
-            feeder = threading.Thread(
-                target=job.feeder().run, args=(items, size), name="WorkerPool-imap", daemon=True
-            )
+            feeder = PoolThread(job.feeder().run, (items, size), "WorkerPool-imap")
             try:
                 feeder.start()
             except BaseException:

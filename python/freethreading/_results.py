@@ -7,6 +7,7 @@ from multiprocessing import TimeoutError as PoolTimeoutError
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from freethreading._native import Event, _Results
+from freethreading._threads import PoolThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,9 +117,7 @@ class AsyncResult(Generic[T]):
             self._call_back()  # which makes none
         else:
             # Not here: the caller may hold a lock that they need.
-            threading.Thread(
-                target=self._call_back, name="freethreading-collector", daemon=True
-            ).start()
+            PoolThread(self._call_back, name="freethreading-collector").start()
 
     def _call_back(self) -> None:
         """Make the callbacks, in the collector's thread, and let those go on who wait."""
@@ -181,7 +180,7 @@ class ImapIterator(_Results, Generic[T]):
         # The native class has it; here is what it returns.
         def __next__(self) -> T: ...
 
-    def __init__(self, job: _Job, keeper: object, feeder: threading.Thread | None = None) -> None:
+    def __init__(self, job: _Job, keeper: object, feeder: PoolThread | None = None) -> None:
         """Give the results of a job; `keeper` is kept alive with it, `feeder` sends its items."""
         self._job = job
         self._keeper = keeper
