@@ -28,6 +28,7 @@ mod functions;
 mod handle;
 mod job;
 mod job_handle;
+mod lane;
 mod receiving;
 mod sending;
 mod settling;

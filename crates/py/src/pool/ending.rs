@@ -136,7 +136,7 @@ impl Engine {
         } else {
             self.withdraw(Some(job))
         };
-        let is_any = stopped.has_rest || !withdrawn.is_empty();
+        let is_any = !stopped.arrived.is_empty() || !withdrawn.is_empty();
         self.cancel_withdrawn(py, withdrawn);
         for &index in &stopped.arrived {
             job.lock().is_cancelled = true;

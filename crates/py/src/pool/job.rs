@@ -23,6 +23,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::common::Common;
 use super::functions::Sent;
+use super::lane::{Lane, Wanted};
 use super::state::{Closing, Next, Slot, Source, State, Stopped};
 use super::taking::Moved;
 
@@ -113,6 +114,7 @@ pub(super) struct Job {
     /// Workers that wait for it, and run its tasks meanwhile.
     pub(super) helpers: AtomicUsize,
     pub(super) moved: Moved,
+    pub(super) wanted: Wanted,
     state: Mutex<State>,
 }
 
@@ -128,12 +130,21 @@ pub(super) enum News {
     Complete(Closing),
 }
 
+/// What a worker has done since its last step.
+pub(super) struct Ended {
+    /// The task that it did last, unless that was done with already.
+    pub(super) last: Option<(u32, Outcome)>,
+    /// So many items took so long.
+    pub(super) count: usize,
+    pub(super) taken: Duration,
+}
+
 /// What came of a worker's step from one task to the next, when the job's lock isn't held any more.
 pub(super) struct Step {
     pub(super) news: Option<News>,
     pub(super) next: Next,
-    /// To be dropped: an outcome that came too late, and items that were the last.
-    pub(super) unused: Option<Outcome>,
+    /// To be dropped: outcomes that came too late, and items that were the last.
+    pub(super) unused: Vec<Outcome>,
     pub(super) finished: Option<Source>,
 }
 
@@ -163,6 +174,7 @@ impl Job {
             room: Signal::default(),
             helpers: AtomicUsize::new(0),
             moved: Moved::default(),
+            wanted: Wanted::default(),
             state: Mutex::new(state),
         }
     }
@@ -204,24 +216,32 @@ impl Job {
         self.lock().store(self.form, index, outcome)
     }
 
-    /// A worker that takes items by itself goes on: it has `ended` a task, if any, and gets the next.
+    /// A worker that takes items by itself goes on: it has `ended` a task, if any, besides those in its
+    /// lane, and gets the next ones.
     pub(super) fn step(
         &self,
-        ended: Option<(u32, Outcome)>,
+        lane: &Lane,
+        ended: Option<Ended>,
         is_guest: bool,
         stays: bool,
         workers: usize,
     ) -> Step {
         let mut state = self.lock();
-        let (news, unused) = match ended {
-            None => (None, None),
-            Some((index, outcome)) if state.arrive(index) => {
-                (Some(state.store(self.form, index, outcome)), None)
+        let mut unused = state.sweep(self.form, lane);
+        let mut news = None;
+        // The last one last: as long as it is pending, what is in the lane can't have been all.
+        if let Some(Ended { last, count, taken }) = ended {
+            state.note_time(taken, count);
+            match last {
+                Some((index, outcome)) if state.arrive(index) => {
+                    news = Some(state.store(self.form, index, outcome));
+                }
+                // It was ended by somebody else.
+                Some((_, outcome)) => unused.push(outcome),
+                None => {}
             }
-            // It was ended by somebody else.
-            Some((_, outcome)) => (None, Some(outcome)),
-        };
-        let (next, finished) = state.next(is_guest, stays, workers);
+        }
+        let (next, finished) = state.next(lane, is_guest, stays, workers);
         Step {
             news,
             next,
@@ -264,6 +284,7 @@ impl Job {
     /// Ends all tasks that have not arrived, and sends no more.
     pub(super) fn stop(&self) -> Stopped {
         let mut state = self.lock();
+        let unused = state.sweep_all(self.form);
         let mut stopped = state.withhold();
         self.room.raise();
         for at in 0..state.slots.len() {
@@ -272,6 +293,8 @@ impl Job {
                 stopped.arrived.push(state.index(at));
             }
         }
+        drop(state);
+        drop(unused);
         stopped
     }
 
@@ -313,16 +336,7 @@ impl Job {
 
     /// Notes how long a task with so many items took.
     pub(super) fn note_time(&self, taken: Duration, items: usize) {
-        if items > 0 && !taken.is_zero() {
-            #[expect(clippy::cast_precision_loss, reason = "a rough figure is enough")]
-            let time = taken.as_secs_f64() * 1e9 / items as f64;
-            let mut state = self.lock();
-            state.item_time = Some(
-                state
-                    .item_time
-                    .map_or(time, |before| f64::midpoint(before, time)),
-            );
-        }
+        self.lock().note_time(taken, items);
     }
 
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -333,6 +347,9 @@ impl Job {
         };
         if let Some(source) = &state.source {
             visit.call(&source.items)?;
+        }
+        for lane in &state.lanes {
+            lane.traverse(visit)?;
         }
         for slot in &state.slots {
             if let Slot::Done(outcome) = slot {

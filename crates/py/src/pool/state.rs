@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT
 //! How far a job is: what was sent of it, and the outcomes that nobody has taken.
 
+use core::time::Duration;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PySequence;
 
 use super::feed::size;
 use super::job::{Form, News, Outcome};
+use super::lane::Lane;
 
 /// A task.
 pub(super) enum Slot {
@@ -45,6 +48,8 @@ pub(super) struct Slice {
 /// What a worker that takes items by itself is to do next.
 pub(super) enum Next {
     Task(Slice),
+    /// What is in its lane.
+    Lane,
     /// There is work, but somebody else needs a worker, too.
     Later,
     Nothing,
@@ -57,6 +62,8 @@ pub(super) struct Closing {
     pub(super) was_urgent: bool,
     /// Whether the job holds its pool open no longer.
     pub(super) lets_go: bool,
+    /// To be dropped.
+    pub(super) _lanes: Vec<Arc<Lane>>,
 }
 
 /// What there is to do after a job was stopped, when its lock isn't held any more.
@@ -106,6 +113,8 @@ pub(super) struct State {
     pub(super) is_shared: bool,
     /// So many shares of it lie in the queue, or are at work.
     pub(super) shares: usize,
+    /// As many as workers were at it at the same time.
+    pub(super) lanes: Vec<Arc<Lane>>,
     /// Whether one thread is assembling, or has assembled, the result.
     pub(super) is_assembled: bool,
     pub(super) result: Option<Outcome>,
@@ -160,19 +169,18 @@ impl State {
         let (start, is_single) = (source.next, source.size == Some(1));
         let count = size(source, self.item_time, workers);
         source.next += count;
-        let is_finished = source.next >= source.end;
-        let finished = if is_finished {
-            self.source.take()
-        } else {
-            None
-        };
         let slice = Slice {
             index: self.reserve(),
             start,
             count,
             is_single,
         };
-        Some((slice, finished))
+        Some((slice, self.used_up()))
+    }
+
+    /// The source, once it has no more.
+    fn used_up(&mut self) -> Option<Source> {
+        self.source.take_if(|source| source.next >= source.end)
     }
 
     /// Whether one more share is of use; it counts from here on.
@@ -200,23 +208,30 @@ impl State {
     /// What a worker that takes items by itself does next. Unless it is a `guest`, it has a share.
     pub(super) fn next(
         &mut self,
+        lane: &Lane,
         is_guest: bool,
         stays: bool,
         workers: usize,
     ) -> (Next, Option<Source>) {
         let ahead = self.ahead();
         let is_open = |source: &Source| !source.is_lazy || ahead < source.window;
-        let has_work = self.source.as_ref().is_some_and(is_open);
-        if has_work && !stays {
+        let has_items = self.source.as_ref().is_some_and(is_open);
+        if !stays && (has_items || self.has_items_in_lanes()) {
             return (Next::Later, None);
         }
-        let slice = if has_work {
-            self.next_slice(workers)
-        } else {
-            None
-        };
-        if let Some((slice, finished)) = slice {
-            return (Next::Task(slice), finished);
+        if lane.has_items() {
+            return (Next::Lane, None); // of a worker that has left
+        }
+        if has_items {
+            if self.claim(lane, workers) {
+                return (Next::Lane, self.used_up());
+            }
+            if let Some((slice, finished)) = self.next_slice(workers) {
+                return (Next::Task(slice), finished);
+            }
+        }
+        if self.steal(lane) {
+            return (Next::Lane, None);
         }
         if !is_guest {
             self.give_share_up();
@@ -238,6 +253,20 @@ impl State {
 
     /// Stores the outcome of a task that has arrived.
     pub(super) fn store(&mut self, form: Form, index: u32, outcome: Outcome) -> News {
+        let position = self.position(index);
+        self.put(form, index, outcome);
+        match form {
+            Form::List if self.is_complete() => News::AllOutcomes,
+            _ if self.is_complete() => News::Complete(self.closing()),
+            Form::Ordered if position == 0 => News::Outcome,
+            // Who waits has found none.
+            Form::Unordered if self.ready.len() == 1 => News::Outcome,
+            _ => News::Nothing,
+        }
+    }
+
+    /// Stores the outcome of a task that has arrived, without more ado.
+    pub(super) fn put(&mut self, form: Form, index: u32, outcome: Outcome) {
         self.done += 1;
         let position = self.position(index);
         match form {
@@ -261,13 +290,15 @@ impl State {
                 }
             }
         }
-        match form {
-            Form::List if self.is_complete() => News::AllOutcomes,
-            _ if self.is_complete() => News::Complete(self.closing()),
-            Form::Ordered if position == 0 => News::Outcome,
-            // Who waits has found none.
-            Form::Unordered if self.ready.len() == 1 => News::Outcome,
-            _ => News::Nothing,
+    }
+
+    /// So many items took so long.
+    pub(super) fn note_time(&mut self, taken: Duration, items: usize) {
+        if items > 0 && !taken.is_zero() {
+            #[expect(clippy::cast_precision_loss, reason = "a rough figure is enough")]
+            let time = taken.as_secs_f64() * 1e9 / items as f64;
+            let smoothed = |before| f64::midpoint(before, time);
+            self.item_time = Some(self.item_time.map_or(time, smoothed));
         }
     }
 
@@ -277,6 +308,7 @@ impl State {
             watcher: self.watcher.take(),
             was_urgent: core::mem::take(&mut self.is_urgent),
             lets_go: self.lets_go(),
+            _lanes: core::mem::take(&mut self.lanes),
         }
     }
 
@@ -284,7 +316,7 @@ impl State {
         let has_rest = self.is_open || self.source.is_some();
         self.is_open = false;
         let source = self.source.take();
-        let mut arrived = Vec::new();
+        let mut arrived = self.empty_lanes();
         if has_rest {
             let index = self.reserve();
             if let Some(slot) = self.slots.back_mut() {

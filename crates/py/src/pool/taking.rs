@@ -98,11 +98,16 @@ impl Moved {
 impl Job {
     /// Takes the value, or the outcome, whose turn it is.
     pub(super) fn take(&self, py: Python<'_>) -> Turn {
+        // Dropped when nothing is locked any more.
+        let _unused;
         let mut rest = self.moved.lock();
         if let Some(turn) = rest.next(py) {
             return turn;
         }
         let mut state = self.lock();
+        if !state.has_outcome(self.form) {
+            _unused = state.sweep_all(self.form);
+        }
         state.move_outcomes(self.form, &mut rest.outcomes);
         // Not for each one: whoever sleeps goes on when there is something to do.
         if state.is_open && state.ahead() <= state.most_ahead / 2 {
@@ -125,6 +130,6 @@ impl Job {
             return true;
         }
         let state = self.lock();
-        state.has_outcome(self.form) || state.is_over()
+        state.has_outcome(self.form) || self.look_into_lanes(&state) || state.is_over()
     }
 }
