@@ -667,7 +667,11 @@ impl Queue {
     /// Looks for a message without waiting for it: for half a microsecond, which is what another CPU
     /// needs to answer, and less than it takes to detach from an interpreter and come back.
     pub fn glance(&self) -> bool {
-        crate::spin::glance(|| !self.is_empty())
+        let is_there = crate::spin::glance(|| !self.is_empty());
+        if is_there {
+            crate::spin::let_gather(|| self.len() > 3);
+        }
+        is_there
     }
 
     /// Waits until there may be a message, and takes none. Whoever was [`Waited::Asleep`] calls

@@ -29,6 +29,7 @@ mod handle;
 mod job;
 mod job_handle;
 mod lane;
+mod pace;
 mod receiving;
 mod sending;
 mod settling;

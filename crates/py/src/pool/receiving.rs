@@ -5,6 +5,7 @@
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 use std::sync::Arc;
+use std::time::Instant;
 
 use freethreading_core::deadline::{Deadline, earlier};
 use freethreading_core::queue::Patience;
@@ -15,6 +16,7 @@ use pyo3::prelude::*;
 use super::engine::{Engine, locked, put_none};
 use super::failures::{opened, unreadable};
 use super::job::{Job, Outcome};
+use super::pace::{MOMENT, Pace};
 use super::wire::{self, Frame, Kind, Number, Packet};
 use super::worker;
 use crate::errors::out_of_memory;
@@ -111,7 +113,7 @@ impl Engine {
         helps: bool,
         is_ready: impl Fn(&Job) -> bool,
     ) -> PyResult<bool> {
-        let mut has_looked = false;
+        let (mut has_looked, mut pace) = (false, Pace::default());
         loop {
             let number = job.changed.number();
             if helps {
@@ -130,6 +132,13 @@ impl Engine {
                 })?;
                 continue;
             };
+            if pace.lets_gather(job) {
+                let moment = earlier(deadline, Deadline::after(MOMENT));
+                wait(py, |park| {
+                    let _ = job.changed.sleep(number, moment, park);
+                })?;
+            }
+            let begin = Instant::now();
             let turn = if self.is_at_desk() {
                 Turn::Again
             } else if self.wanted.load(Ordering::SeqCst) == 0 && self.try_take_desk() {
@@ -150,6 +159,7 @@ impl Engine {
                 Turn::First => self.leave_desk(),
                 Turn::Again => self.at_desk.store(outer, Ordering::SeqCst),
             }
+            pace.note(begin, arrivals.len(), arrivals.len() < BATCH);
             let delivered = self.deliver(py, outcomes, arrivals);
             if turn == Turn::Again {
                 // What was delivered may be what the outer wait is for.
