@@ -31,6 +31,7 @@ mod job_handle;
 mod lane;
 mod pace;
 mod receiving;
+mod registry;
 mod sending;
 mod settling;
 mod sharing;

@@ -72,7 +72,7 @@ impl Engine {
         let is_abandoned = self.is_abandoned.load(Ordering::SeqCst);
         self.is_done()
             && (is_abandoned || self.hired.load(Ordering::SeqCst) == 0)
-            && locked(&self.jobs).by_number.is_empty()
+            && self.jobs.is_empty()
             && locked(&self.due).close()
     }
 

@@ -51,7 +51,7 @@ impl Engine {
 
     /// Ends all jobs with an error.
     pub(super) fn abandon(&self, py: Python<'_>, error: &Bound<'_, PyAny>, is_silent: bool) {
-        for job in self.all_jobs() {
+        for job in self.jobs.all() {
             if is_silent {
                 job.lock().is_abandoned = true;
             }
@@ -154,7 +154,7 @@ impl Engine {
         if self.is_foreign() {
             return;
         }
-        for job in self.all_jobs() {
+        for job in self.jobs.all() {
             if job.holds() {
                 self.cancel(py, &job);
             }

@@ -2,9 +2,7 @@
 //! What the callers of a pool share: its jobs, the desk where outcomes are taken in, and what the
 //! collector is to do.
 
-use core::hash::{BuildHasherDefault, Hasher};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use freethreading_core::pool::{Desk, Signal};
@@ -17,6 +15,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::failures::again;
 use super::functions::Functions;
 use super::job::Job;
+use super::registry::Registry;
 use super::wire::{self, Frame};
 use crate::fork;
 use crate::message::{self, Outgoing};
@@ -35,7 +34,7 @@ pub(crate) struct Engine {
     pub(super) most_workers: usize,
     /// Starts a worker.
     pub(super) hire: Mutex<Option<Py<PyAny>>>,
-    pub(super) jobs: Mutex<Jobs>,
+    pub(super) jobs: Registry,
     pub(super) desk: Desk,
     /// The job that who is at the desk waits for; 0: nobody's in particular.
     pub(super) at_desk: AtomicU32,
@@ -98,33 +97,6 @@ impl Due {
     }
 }
 
-#[derive(Default)]
-pub(super) struct Jobs {
-    last: u32,
-    pub(super) by_number: HashMap<u32, Arc<Job>, BuildHasherDefault<Scatter>>,
-}
-
-/// Numbers are given one after the other, by us: any of their bits will do.
-#[derive(Default)]
-pub(super) struct Scatter(u64);
-
-impl Hasher for Scatter {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u32(u32::from(byte));
-        }
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        // The table takes its place from the lowest bits, and marks from the highest.
-        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0.rotate_left(32)
-    }
-}
-
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -140,7 +112,7 @@ impl Engine {
             functions: Functions::default(),
             most_workers,
             hire: Mutex::new(Some(hire)),
-            jobs: Mutex::default(),
+            jobs: Registry::default(),
             desk: Desk::default(),
             at_desk: AtomicU32::new(0),
             desk_thread: AtomicUsize::new(0),
@@ -202,30 +174,8 @@ impl Engine {
         broken.map_or(Ok(()), |error| Err(again(py, &error)))
     }
 
-    /// Makes a job known.
-    pub(super) fn admit(&self, make: impl FnOnce(u32) -> Job) -> Arc<Job> {
-        let mut jobs = locked(&self.jobs);
-        loop {
-            jobs.last = jobs.last.wrapping_add(1);
-            if jobs.last != 0 && !jobs.by_number.contains_key(&jobs.last) {
-                break;
-            }
-        }
-        let job = Arc::new(make(jobs.last));
-        jobs.by_number.insert(job.number, Arc::clone(&job));
-        job
-    }
-
     pub(super) fn job(&self, number: u32) -> Option<Arc<Job>> {
-        locked(&self.jobs).by_number.get(&number).map(Arc::clone)
-    }
-
-    pub(super) fn all_jobs(&self) -> Vec<Arc<Job>> {
-        locked(&self.jobs)
-            .by_number
-            .values()
-            .map(Arc::clone)
-            .collect()
+        self.jobs.get(number)
     }
 
     /// Whether nothing is sent any more.
@@ -244,13 +194,6 @@ impl Engine {
         )
     }
 
-    /// Whether a job is under way.
-    pub(super) fn knows(&self, job: &Job) -> bool {
-        self.jobs
-            .try_lock()
-            .map_or(true, |jobs| jobs.by_number.contains_key(&job.number))
-    }
-
     pub(super) fn broken_with(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         locked(&self.broken).as_ref().map(|it| it.clone_ref(py))
     }
@@ -260,8 +203,8 @@ impl Engine {
         if let Some(outcomes) = &self.outcomes {
             outcomes.traverse(visit)?;
         }
-        if let Ok(jobs) = self.jobs.try_lock() {
-            for job in jobs.by_number.values() {
+        for jobs in self.jobs.unlocked() {
+            for job in jobs.values() {
                 job.traverse(visit)?;
             }
         }
@@ -286,10 +229,10 @@ impl Engine {
         // Nobody uses it any more. In a forked child its locks may be held by nobody, for ever.
         let hire = self.hire.try_lock().ok().and_then(|mut hire| hire.take());
         drop(hire);
-        let jobs = self.jobs.try_lock().ok();
-        let jobs: Vec<_> = jobs.map_or_else(Vec::new, |jobs| {
-            jobs.by_number.values().map(Arc::clone).collect()
-        });
+        let mut jobs = Vec::new();
+        for table in self.jobs.unlocked() {
+            jobs.extend(table.values().map(Arc::clone));
+        }
         for job in jobs {
             job.clear();
         }

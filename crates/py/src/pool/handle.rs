@@ -237,7 +237,7 @@ impl EngineHandle {
         let (form, each) = (Form::Single, Use::Item);
         let mark = engine.tasks.mark(engine.tasks.storage());
         let make = |number| Job::new(number, owner, function, sent, form, each, mark, state);
-        let job = engine.admit(make);
+        let job = engine.jobs.admit(make);
         engine.send(py, &job, index, kind, Ok(payload))?;
         Ok(job)
     }
@@ -281,7 +281,7 @@ impl EngineHandle {
         };
         let mark = engine.tasks.mark(engine.tasks.storage());
         let make = |number| Job::new(number, owner, function, sent, form, each, mark, state);
-        let job = engine.admit(make);
+        let job = engine.jobs.admit(make);
         // Who ended the pool meanwhile may have missed this one.
         if engine.has_ended() {
             let py = this.py();

@@ -219,7 +219,7 @@ impl JobHandle {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.engine)?;
         // As long as it is under way, it is the engine's.
-        if self.engine().knows(&self.job) {
+        if self.engine().jobs.may_know(&self.job) {
             return Ok(());
         }
         self.job.traverse(&visit)

@@ -359,13 +359,13 @@ impl Engine {
 
     /// Waits until nothing is outstanding.
     pub(super) fn wait_idle(&self, py: Python<'_>) -> PyResult<()> {
-        while let Some(job) = self.all_jobs().into_iter().next() {
+        while let Some(job) = self.jobs.all().into_iter().next() {
             self.wait_for(py, &job, None, |job| {
                 let state = job.lock();
                 state.is_settled(job.form)
             })?;
             // It is forgotten by who completes it, right after.
-            if self.knows(&job) {
+            if self.jobs.may_know(&job) {
                 py.detach(std::thread::yield_now);
             }
         }

@@ -67,7 +67,7 @@ impl Engine {
             drop(refused);
         }
         // From here on the collector may find that all is over.
-        let known = locked(&self.jobs).by_number.remove(&job.number);
+        let known = self.jobs.remove(job);
         self.announce(py, job);
         drop(known);
         if closing.lets_go {

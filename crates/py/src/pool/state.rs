@@ -179,64 +179,8 @@ impl State {
     }
 
     /// The source, once it has no more.
-    fn used_up(&mut self) -> Option<Source> {
+    pub(super) fn used_up(&mut self) -> Option<Source> {
         self.source.take_if(|source| source.next >= source.end)
-    }
-
-    /// Whether one more share is of use; it counts from here on.
-    pub(super) fn begin_share(&mut self, workers: usize) -> bool {
-        let (ahead, in_flight) = (self.ahead(), self.in_flight());
-        let Some(source) = &self.source else {
-            return false;
-        };
-        let items = source.end - source.next;
-        let unsent = source.size.map_or(items, |size| items.div_ceil(size));
-        // Of the shares that there are, some may be at the tasks in flight.
-        let tasks = unsent + in_flight;
-        // Half a window at a time: else workers would stop after each task.
-        let has_room = !source.is_lazy || ahead <= source.window / 2;
-        let begins = has_room && self.shares < workers.min(tasks);
-        self.shares += usize::from(begins);
-        begins
-    }
-
-    /// A share is used up. (A collection may have cleared the state of a job that is garbage.)
-    pub(super) fn give_share_up(&mut self) {
-        self.shares = self.shares.saturating_sub(1);
-    }
-
-    /// What a worker that takes items by itself does next. Unless it is a `guest`, it has a share.
-    pub(super) fn next(
-        &mut self,
-        lane: &Lane,
-        is_guest: bool,
-        stays: bool,
-        workers: usize,
-    ) -> (Next, Option<Source>) {
-        let ahead = self.ahead();
-        let is_open = |source: &Source| !source.is_lazy || ahead < source.window;
-        let has_items = self.source.as_ref().is_some_and(is_open);
-        if !stays && (has_items || self.has_items_in_lanes()) {
-            return (Next::Later, None);
-        }
-        if lane.has_items() {
-            return (Next::Lane, None); // of a worker that has left
-        }
-        if has_items {
-            if self.claim(lane, workers) {
-                return (Next::Lane, self.used_up());
-            }
-            if let Some((slice, finished)) = self.next_slice(workers) {
-                return (Next::Task(slice), finished);
-            }
-        }
-        if self.steal(lane) {
-            return (Next::Lane, None);
-        }
-        if !is_guest {
-            self.give_share_up();
-        }
-        (Next::Nothing, None)
     }
 
     /// A task has ended; false if that was known.
