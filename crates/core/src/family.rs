@@ -31,7 +31,6 @@ use rustix::fs::{MemfdFlags, Mode, OFlags, open, readlink};
 use rustix::io::{Errno, FdFlags};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::crash;
 use crate::deadline::Deadline;
 use crate::park::{Park, Parked, Uninterruptible};
 use crate::primitive::Ordering::{Acquire, Relaxed, Release};
@@ -214,7 +213,7 @@ fn make_and_publish(
         .find(|entry| entry.load(Relaxed).is_null())
         .ok_or(FamilyError::TooMany)?;
     let family: *mut Family = Box::into_raw(Box::new(make()?));
-    // Release: pairs with the Acquire in `families`.
+    // No step: this process's own. Release: pairs with the Acquire in `families`.
     free.store(family, Release);
     // SAFETY: leaked just now, and shared from now on.
     Ok(unsafe { &*family })
@@ -292,6 +291,7 @@ impl Family {
     fn found() -> Result<Self, FamilyError> {
         let file =
             memfd_create(c"freethreading", MemfdFlags::CLOEXEC).map_err(os("memfd_create"))?;
+        // No step: nobody else has the file yet.
         ftruncate(&file, Extent(0).size()).map_err(os("ftruncate"))?;
         let mut id = [0_u8; 16];
         fill_random(&mut id)?;
@@ -303,6 +303,7 @@ impl Family {
         };
         let family = Self::over(file, [word(low), word(high)])?;
         let header = family.header();
+        // No step, four times: nobody else has the file yet.
         header.id[0].store(family.id[0], Relaxed);
         header.id[1].store(family.id[1], Relaxed);
         header.extents.store(1, Relaxed);
@@ -426,6 +427,7 @@ impl Family {
         }
         let is_gone = self.processes().is_gone(token);
         if !is_gone {
+            // No step: this process's own.
             seen.store(now.max(1), Relaxed);
         }
         is_gone
@@ -441,6 +443,7 @@ impl Family {
                 processes.enroll()
             })?,
         };
+        // No step, twice: this process's own.
         self.me.store(token.bits(), Relaxed);
         self.pid.store(std::process::id(), Relaxed);
         self.reap_dead();
@@ -494,7 +497,6 @@ impl Family {
             if !self.processes().begin_reaping(token) {
                 return None;
             }
-            crash::step();
             let orphans = self.inherit(slot_of(token));
             let lenders = self.lenders(token);
             self.processes().release(token);

@@ -14,6 +14,8 @@
 compile_error!("freethreading-core is native on Linux only; other platforms are not ready yet");
 
 mod crash;
+#[cfg(any(test, feature = "faults"))]
+pub use crash::faults;
 pub mod deadline;
 pub mod family;
 pub mod futex;

@@ -96,8 +96,9 @@ unsafe impl Shareable for Queue {
                 // Empty from here on: whoever begins again, because we are killed below, mustn't
                 // read what lies where the segments were.
                 let put = self.producers.count.load(Ordering::Relaxed);
+                crash::step!("queue.emptying");
                 self.consumers.count.store(put, Ordering::Relaxed);
-                crash::step();
+                crash::step!("queue.emptied");
             }
         }
         self.retire(storage, Entry::Whenever, Address::NULL);
@@ -224,6 +225,7 @@ pub fn set_disposer(disposer: fn(tag: u32, message: &[u8])) {
 impl Queue {
     /// Limits a fresh queue to `capacity` messages at a time.
     pub fn initialize(&self, capacity: u32) {
+        // No step: it isn't shared yet.
         self.capacity.store(capacity, Ordering::Relaxed);
     }
 
@@ -505,7 +507,6 @@ impl Queue {
         let mut next = Address::from_bits(link.load(Ordering::Relaxed));
         if next.is_null() {
             next = Segment::allocate(storage, entry, link, full, length)?;
-            crash::step();
         }
         if let Some(full) = full {
             full.write_jump(position);
@@ -772,7 +773,7 @@ impl Queue {
         } else if let Some(claim) = &staged {
             self.claim.stage(storage, claim);
             self.consumers.commit_by(end, |count, value| {
-                // Release: as in `Side::commit`.
+                // No step: those of `commit_by`. Release: as in `Side::commit`.
                 count.store(value, Ordering::Release);
                 self.claim.settle(staged.as_ref());
             });
@@ -793,7 +794,6 @@ impl Queue {
     /// After the message before `end` was taken: releases the consumers' mutex, and wakes a producer.
     #[inline]
     fn finish_take(&self, storage: Storage, entry: Entry, end: Cursor) {
-        crash::step();
         // Relaxed: written by the first producer, whose messages we have seen, then by consumers.
         if self.first.load(Ordering::Relaxed) != end.segment.bits() {
             self.retire(storage, entry, end.segment);
@@ -845,12 +845,14 @@ impl Queue {
                 return Err(TooManyDone);
             }
             let next = done.wrapping_add(1);
+            crash::step!("queue.done.reporting");
             // Release: who joins sees what was done.
             match self
                 .done
                 .compare_exchange(done, next, Ordering::Release, Ordering::Relaxed)
             {
                 Ok(_) => {
+                    crash::step!("queue.done.reported");
                     fence_after_update();
                     // Unless somebody joins, the producers' memory is left alone.
                     if self.all_done.is_heard()

@@ -245,7 +245,7 @@ impl Storage {
             Self::Private => {
                 let address = local::allocate(bytes)?;
                 prepare(local::resolve(address).ok_or(OutOfMemory)?);
-                // Release: what was prepared is seen by who follows the link.
+                // No step: private memory. Release: what was prepared is seen by who follows it.
                 link.store(address.bits(), Ordering::Release);
                 Ok(address)
             }
@@ -281,6 +281,7 @@ impl Storage {
     ) -> bool {
         match self {
             Self::Private => {
+                // No step: private memory.
                 link.store(next, Ordering::Release);
                 // SAFETY: passed on to the caller.
                 unsafe { local::free(address, bytes) };

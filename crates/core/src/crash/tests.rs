@@ -4,7 +4,11 @@
 use core::time::Duration;
 use std::thread;
 
-use super::testing::{Child, NEVER, alone, arm, die_at, die_everywhere, only_stop, start};
+use super::faults;
+use super::testing::{
+    Child, NEVER, alone, arm, die_at, die_by, die_everywhere, each_step, is_survey, only_stop,
+    start, survey,
+};
 use crate::deadline::Deadline;
 use crate::family::Family;
 use crate::futex::{FutexWord, Scope};
@@ -253,7 +257,7 @@ fn a_queue_dropped_whose_memory_is_used_again() {
 fn a_blob_put_before_a_plain_message() {
     let _alone = alone();
     let before = census();
-    for steps in 0.. {
+    for steps in each_step() {
         let queue = new::<Queue>();
         // Whatever segment is needed is there.
         assert_eq!(put(&queue, b"first"), Put::Done);
@@ -279,17 +283,16 @@ fn a_blob_put_before_a_plain_message() {
 fn a_reaper() {
     let _alone = alone();
     let before = census();
-    for steps in 0.. {
+    for steps in each_step() {
         let reaper = die_at(NEVER, || {
             let mut kept = Vec::new();
-            let victim = die_at(60, || {
+            die_by("side.staged:kill:3", || {
                 kept.push(new::<Queue>());
                 kept.push(new::<Queue>());
                 loop {
                     let _ = put(&kept[0], b"x");
                 }
             });
-            assert_eq!(victim, Child::Killed);
             arm(steps);
             family().reap_dead();
         });
@@ -492,7 +495,7 @@ fn an_inheritance() {
     let _alone = alone();
     let condition = new::<Condition>();
     let wait = |waiting| condition.wait(shared(), waiting, at_once(), &Uninterruptible);
-    for steps in 0.. {
+    for steps in each_step() {
         let dead = die_at(NEVER, || {
             let _ = enter(&condition);
             let _ = enter(&condition);
@@ -538,7 +541,7 @@ fn a_notification_to_the_dead() {
     let _alone = alone();
     let condition = new::<Condition>();
     let mut left_to_inherit = 0;
-    for steps in 0.. {
+    for steps in each_step() {
         let dead = die_at(NEVER, || drop(enter(&condition)));
         assert_eq!(dead, Child::Finished);
         let survivor = enter(&condition);
@@ -554,7 +557,10 @@ fn a_notification_to_the_dead() {
         let told = condition.wait(shared(), survivor, at_once(), &Uninterruptible);
         assert_eq!(told, Notified::Yes, "killed at step {steps}");
         if notifier == Child::Finished {
-            assert!(left_to_inherit > 0, "none was killed between the two");
+            assert!(
+                is_survey() || left_to_inherit > 0,
+                "none was killed between the two"
+            );
             return;
         }
     }
@@ -564,7 +570,7 @@ fn a_notification_to_the_dead() {
 #[test]
 fn a_borrowed_permit_that_is_polled_for() {
     let _alone = alone();
-    for steps in 0.. {
+    for steps in each_step() {
         let semaphore = new::<Semaphore>();
         semaphore.initialize(1, false);
         let child = die_at(steps, || {
@@ -590,7 +596,7 @@ fn a_borrowed_permit_that_is_polled_for() {
 #[test]
 fn a_borrower_that_is_stopped() {
     let _alone = alone();
-    for steps in 0.. {
+    for steps in each_step() {
         let semaphore = new::<Semaphore>();
         semaphore.initialize(1, true);
         // So that there is a record: memory is allocated under a mutex of the whole family.
@@ -656,7 +662,7 @@ fn a_dead_borrower_buried() {
     let _alone = alone();
     let semaphore = new::<Semaphore>();
     semaphore.initialize(2, true);
-    for steps in 0.. {
+    for steps in each_step() {
         let undertaker = die_at(NEVER, || {
             let borrower = die_at(NEVER, || {
                 assert!(semaphore.try_borrow(shared()));
@@ -713,8 +719,6 @@ fn a_lock_whose_owner_died_buried() {
         || {
             // The first child to come here has nothing to bury: it is the one to be buried.
             if lock.try_acquire(shared()) {
-                super::step();
-                super::step();
                 return;
             }
             let outcome = lock.acquire(shared(), None, &Uninterruptible);
@@ -730,12 +734,9 @@ fn a_lock_whose_owner_died_buried() {
             assert!(lock.try_acquire(shared()));
             assert_eq!(lock.release(shared()), Ok(()));
             // The next one finds a dead owner.
-            let victim = die_at(1, || {
+            die_by("lock.changed:kill", || {
                 assert!(lock.try_acquire(shared()));
-                super::step();
-                super::step();
             });
-            assert_eq!(victim, Child::Killed);
             assert!(lock.is_locked());
         },
     );
@@ -765,7 +766,7 @@ fn a_barrier_left_to_a_timeout() {
 fn a_barriers_last_party() {
     let _alone = alone();
     for has_action in [false, true] {
-        for steps in 0.. {
+        for steps in each_step() {
             if last_party_dies_at(steps, has_action) == Child::Finished {
                 assert!(steps > 2, "there were no steps to be killed at");
                 break;
@@ -847,7 +848,7 @@ fn a_stopped_process_keeps_nobody_from_giving_up() {
     let _alone = alone();
     let before = census();
     let mut times_busy = 0;
-    for steps in 0.. {
+    for steps in each_step() {
         // Its first message needs memory.
         let fresh = new::<Queue>();
         // Its second message ends the use of a segment.
@@ -943,9 +944,7 @@ fn a_segment_that_could_not_be_freed_is_freed_later() {
     assert!(get(&queue).is_some());
     let one = census().2;
     let child = start(NEVER, || {
-        only_stop();
-        // In the middle of an allocation.
-        arm(2);
+        faults::arm("intent.declared:stop").expect("well described");
         drop(new::<Lock>());
     });
     assert!(child.has_stopped());
@@ -961,4 +960,43 @@ fn a_segment_that_could_not_be_freed_is_freed_later() {
     assert!(census().2 < one);
     drop(queue);
     assert!(census().2 < empty.2);
+}
+
+/// All in which somebody is killed at each step.
+const SCENARIOS: &[fn()] = &[
+    objects_made_and_dropped,
+    an_object_with_memory_of_its_own_dropped,
+    a_blob_put,
+    a_blob_got,
+    a_queue_with_blobs_dropped,
+    a_queue_with_blobs_left_by_a_consumer,
+    a_queue_dropped_whose_memory_is_used_again,
+    a_blob_put_before_a_plain_message,
+    a_reaper,
+    a_put,
+    a_get,
+    a_task_claimed,
+    a_wait_list_entered_and_left,
+    a_notification,
+    an_inheritance,
+    a_notification_to_the_dead,
+    a_borrowed_permit_that_is_polled_for,
+    a_permit_borrowed_and_given_back,
+    a_dead_borrower_buried,
+    a_wait_that_times_out,
+    a_lock_whose_owner_died_buried,
+    a_barrier_left_to_a_timeout,
+    a_barriers_last_party,
+];
+
+/// Each step that there is, some scenario is killed at.
+#[test]
+fn every_step_is_somebodys_last() {
+    let reached = survey(SCENARIOS);
+    let missed: Vec<&str> = faults::names()
+        .iter()
+        .copied()
+        .filter(|name| !reached.contains(name))
+        .collect();
+    assert!(missed.is_empty(), "no scenario is killed at {missed:?}");
 }

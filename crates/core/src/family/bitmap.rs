@@ -4,6 +4,7 @@
 //! All changes happen under the family's mutex. The words are atomics because readers (the
 //! check of a handle, a scan) don't take it to read one bit.
 
+use crate::crash;
 use crate::primitive::{AtomicU64, Ordering};
 
 const BITS: u32 = u64::BITS;
@@ -22,24 +23,30 @@ impl Bitmap<'_> {
 
     pub(super) fn set(self, bit: u32) {
         if let Some(word) = self.0.get((bit / BITS) as usize) {
+            crash::step!("bitmap.setting");
             word.fetch_or(mask(bit), Ordering::Relaxed);
+            crash::step!("bitmap.set");
         }
     }
 
     pub(super) fn clear(self, bit: u32) {
         if let Some(word) = self.0.get((bit / BITS) as usize) {
+            crash::step!("bitmap.clearing");
             word.fetch_and(!mask(bit), Ordering::Relaxed);
+            crash::step!("bitmap.cleared");
         }
     }
 
     pub(super) fn set_run(self, first: u32, length: u32) {
         self.change_run(first, length, |word, bits| {
+            // No step: those of `change_run`.
             word.fetch_or(bits, Ordering::Relaxed)
         });
     }
 
     pub(super) fn clear_run(self, first: u32, length: u32) {
         self.change_run(first, length, |word, bits| {
+            // No step: those of `change_run`.
             word.fetch_and(!bits, Ordering::Relaxed)
         });
     }
@@ -53,7 +60,9 @@ impl Bitmap<'_> {
             };
             let from = bit % BITS;
             let count = (BITS - from).min(end - bit);
+            crash::step!("bitmap.run.changing");
             change(word, ones(count) << from);
+            crash::step!("bitmap.run.changed");
             bit += count;
         }
     }

@@ -30,12 +30,14 @@ impl Family {
         let me = slot_of(self.me());
         let word = (self.offset_of(count), u64::from(value));
         self.intend(GIVE, blob, me, Some(word));
+        crash::step!("blob.giving");
         count.store(value, SeqCst);
-        crash::step();
+        crash::step!("blob.given");
         self.change_hands(blob, me, FAMILY);
         self.settle_intent();
         if let Some((extent, cell)) = self.existing(blob) {
             if let Some(references) = self.references(extent, cell) {
+                // No step: this process's own.
                 references.fetch_sub(1, Relaxed);
             }
         }
@@ -48,16 +50,20 @@ impl Family {
             .blob_of_family(blob, serial)
             .and_then(|(extent, cell)| self.references(extent, cell));
         let Some(references) = references else {
+            crash::step!("blob.missing");
             count.store(value, SeqCst);
+            crash::step!("blob.missed");
             return false;
         };
         let me = slot_of(self.me());
         let word = (self.offset_of(count), u64::from(value));
         self.intend(TAKE, blob, me, Some(word));
+        crash::step!("blob.taking");
         count.store(value, SeqCst);
-        crash::step();
+        crash::step!("blob.taken");
         self.change_hands(blob, FAMILY, me);
         self.settle_intent();
+        // No step: this process's own.
         references.fetch_add(1, Relaxed);
         true
     }
@@ -107,10 +113,8 @@ impl Family {
         }
         if let Some(header) = self.object_header(blob) {
             set_bit(&header.holders, to);
-            crash::step();
             clear_bit(&header.holders, from);
         }
-        crash::step();
     }
 
     /// Under the mutex, after its last holder was killed in giving or taking.

@@ -70,6 +70,7 @@ pub fn after_fork_in_parent() {
 pub fn after_fork_in_child() {
     let reserved = FORKING.take().reserved;
     for (family, reserved) in families().zip(reserved.into_iter().chain(core::iter::repeat(None))) {
+        // No step: this process's own.
         family.me.store(unregistered().bits(), Relaxed);
         // With a full table the child works on unregistered: it keeps nothing alive by itself,
         // and its death goes unnoticed.

@@ -34,8 +34,10 @@ impl Family {
         bytes: usize,
     ) -> Result<Run, Unavailable> {
         self.allocate_held(entry, kind, bytes, |payload| {
+            crash::step!("object.zeroing");
             // SAFETY: the cells were free, so nobody refers to these bytes.
             unsafe { payload.write_bytes(0, bytes) };
+            crash::step!("object.zeroed");
         })
     }
 
@@ -65,10 +67,13 @@ impl Family {
             let payload = self.resolve(run.0 + PAYLOAD, bytes)?;
             let references = self.references(extent, cell)?;
             initialize(payload);
+            crash::step!("object.holders.clearing");
             for word in &header.holders {
                 word.store(0, Relaxed);
             }
+            crash::step!("object.holders.cleared");
             set_bit(&header.holders, slot_of(self.me()));
+            // No step: this process's own.
             references.store(1, Relaxed);
             Some((&header.run, kind as u32))
         })
@@ -92,6 +97,7 @@ impl Family {
             if header.run.serial.load(Relaxed) != serial || serial == CONDEMNED || kind == RAW {
                 return None;
             }
+            // No step: this process's own.
             self.references(extent, cell)?.fetch_add(1, Relaxed);
             set_bit(&header.holders, slot_of(self.me()));
             Some((run, kind))
@@ -102,6 +108,7 @@ impl Family {
     pub(crate) fn retain_once_more(&self, run: Run) {
         self.locked(|| {
             let (extent, cell) = self.existing(run)?;
+            // No step: this process's own.
             self.references(extent, cell)?.fetch_add(1, Relaxed);
             Some(())
         });
@@ -132,6 +139,7 @@ impl Family {
         let orphan = self.locked_if(entry, || {
             let (extent, cell) = self.existing(run)?;
             let count = self.references(extent, cell)?;
+            // No step: this process's own.
             if count.fetch_sub(references, Relaxed) != references {
                 return None;
             }
@@ -154,6 +162,7 @@ impl Family {
     #[cold]
     fn defer_release(&self, run: Run) {
         if let Some(deferred) = self.deferred(run) {
+            // No step, twice: this process's own.
             deferred.fetch_add(1, Relaxed);
             // Release: pairs with the swap in `release_deferred`.
             self.has_deferred.store(1, Release);
@@ -162,6 +171,7 @@ impl Family {
 
     /// Releases what couldn't be before, as far as that is possible now.
     pub(super) fn release_deferred(&self) {
+        // No step: this process's own.
         if self.has_deferred.load(Relaxed) != 0 && self.has_deferred.swap(0, Acquire) != 0 {
             self.release_all_deferred();
         }
@@ -177,6 +187,7 @@ impl Family {
             self.objects().filter(is_deferred).collect::<Vec<Run>>()
         });
         let Some(runs) = runs else {
+            // No step: this process's own.
             self.has_deferred.store(1, Release);
             return;
         };
@@ -184,7 +195,7 @@ impl Family {
             let Some(deferred) = self.deferred(run) else {
                 continue;
             };
-            // Another thread may be at it, too.
+            // Another thread may be at it, too. No step, three times: this process's own.
             let count = deferred.swap(0, Relaxed);
             if count != 0 && !self.release_if(Entry::Soon, run, count) {
                 deferred.fetch_add(count, Relaxed);
@@ -202,8 +213,9 @@ impl Family {
             return None;
         }
         if is_last(&header.holders, holder) {
+            crash::step!("object.condemning");
             header.run.serial.store(CONDEMNED, Relaxed);
-            crash::step();
+            crash::step!("object.condemned");
             return Some(run);
         }
         clear_bit(&header.holders, holder);
@@ -252,13 +264,11 @@ impl Family {
         for run in self.objects() {
             if let Some(orphan) = self.let_go(run, dead) {
                 self.hold(orphan, me);
-                crash::step();
                 if let Some(header) = self.object_header(orphan) {
                     clear_bit(&header.holders, dead);
                 }
                 orphans.push(orphan);
             }
-            crash::step();
         }
         orphans
     }
@@ -396,13 +406,17 @@ type Holders = [AtomicU64; HOLDER_WORDS];
 
 pub(super) fn set_bit(holders: &Holders, slot: u32) {
     if let Some(word) = holders.get((slot / u64::BITS) as usize) {
+        crash::step!("holder.setting");
         word.fetch_or(1 << (slot % u64::BITS), Relaxed);
+        crash::step!("holder.set");
     }
 }
 
 pub(super) fn clear_bit(holders: &Holders, slot: u32) {
     if let Some(word) = holders.get((slot / u64::BITS) as usize) {
+        crash::step!("holder.clearing");
         word.fetch_and(!(1 << (slot % u64::BITS)), Relaxed);
+        crash::step!("holder.cleared");
     }
 }
 

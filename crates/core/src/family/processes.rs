@@ -123,9 +123,12 @@ impl ProcessSlot {
 
     fn change(&self, from: Life, to: Life) -> bool {
         let (from, to) = (from.bits(), to.bits());
-        self.life
-            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
+        crash::step!("slot.changing");
+        let changed = self
+            .life
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
+        crash::step!("slot.changed");
+        changed.is_ok()
     }
 }
 
@@ -238,23 +241,25 @@ impl<'a> Processes<'a> {
             let is_free = life.state == FREE || life.is_claimed_by_dead();
             (is_free && slot.change(life, mine)).then(|| (slot, mine, token(index, mine.number)))
         });
-        crash::step();
         claimed.ok_or(OutOfSlots)
     }
 
     /// Takes a slot for a process that `creator`, this one, is about to start.
     pub(super) fn reserve(self, creator: Token) -> Result<Token, OutOfSlots> {
         let (slot, life, token) = self.claim()?;
+        crash::step!("slot.reserving");
         slot.start_time.store(0, Ordering::Relaxed);
+        crash::step!("slot.reserve.start_time");
         slot.creator.store(creator.bits(), Ordering::Relaxed);
+        crash::step!("slot.reserve.creator");
         slot.name.write("");
-        crash::step();
+        crash::step!("slot.reserve.prepared");
         let reserved = Life {
             state: RESERVED,
             ..life
         };
         slot.life.store(reserved.bits(), Ordering::Release);
-        crash::step();
+        crash::step!("slot.reserved");
         Ok(token)
     }
 
@@ -262,15 +267,17 @@ impl<'a> Processes<'a> {
     pub(super) fn enroll(self) -> Result<Token, OutOfSlots> {
         let (slot, life, token) = self.claim()?;
         let start_time = Process::current().start_time;
+        crash::step!("slot.enrolling");
         slot.start_time.store(start_time, Ordering::Relaxed);
+        crash::step!("slot.enroll.start_time");
         slot.name.write("");
-        crash::step();
+        crash::step!("slot.enroll.prepared");
         let alive = Life {
             state: ALIVE,
             ..life
         };
         slot.life.store(alive.bits(), Ordering::Release);
-        crash::step();
+        crash::step!("slot.enrolled");
         Ok(token)
     }
 
@@ -288,8 +295,10 @@ impl<'a> Processes<'a> {
                 return false;
             }
             if slot.change(life, alive) {
+                crash::step!("slot.adopted");
                 // Until now it was 0, by which a process is told by its id alone.
                 slot.start_time.store(me.start_time, Ordering::Relaxed);
+                crash::step!("slot.adopt.start_time");
                 return true;
             }
         }
@@ -336,8 +345,9 @@ impl<'a> Processes<'a> {
                 state: FREE,
                 ..life
             };
+            crash::step!("slot.freeing");
             slot.life.store(free.bits(), Ordering::Release);
-            crash::step();
+            crash::step!("slot.freed");
         }
     }
 }
@@ -352,6 +362,7 @@ impl Name {
             .find(|&end| name.is_char_boundary(end))
             .unwrap_or(0);
         let mut chunks = name.as_bytes()[..end].chunks(4);
+        crash::step!("name.writing");
         for word in &self.bytes {
             let mut four = [0; 4];
             if let Some(chunk) = chunks.next() {
@@ -359,7 +370,9 @@ impl Name {
             }
             word.store(u32::from_ne_bytes(four), Ordering::Relaxed);
         }
+        crash::step!("name.bytes");
         self.length.store(end as u32, Ordering::Relaxed);
+        crash::step!("name.written");
     }
 
     fn read(&self) -> Option<String> {

@@ -88,26 +88,28 @@ impl Family {
                 return Err(OutOfMemory);
             };
             taken.set_run(cell, cells);
-            crash::step();
             self.count_taken(extent, cell, cells);
             self.raise_free_from(extent, cell, cells);
-            crash::step();
             let Some((header, kind)) = prepare(extent, cell) else {
                 // Not mappable here: nobody will see the run.
                 self.mend();
                 return Err(OutOfMemory);
             };
+            crash::step!("run.preparing");
             header.cells.store(cells, Relaxed);
+            crash::step!("run.cells");
             header.kind.store(kind, Relaxed);
+            crash::step!("run.kind");
             let serial = self.header().serial.fetch_add(1, Relaxed) + 1;
+            crash::step!("run.serial_taken");
             header.serial.store(serial, Relaxed);
-            crash::step();
+            crash::step!("run.prepared");
             starts.set(cell);
-            crash::step();
             if let Some(link) = link {
+                crash::step!("run.linking");
                 // Release: what was prepared is seen by who follows the link.
                 link.store(run.data(), Release);
-                crash::step();
+                crash::step!("run.linked");
             }
             self.settle_intent();
             Ok(run)
@@ -119,18 +121,24 @@ impl Family {
     pub(super) fn intend(&self, action: u32, run: Run, cells: u32, word: Option<(u64, u64)>) {
         let intent = &self.header().intent;
         let (word, value) = word.unwrap_or((0, 0));
+        crash::step!("intent.writing");
         intent.offset.store(run.0, Relaxed);
+        crash::step!("intent.offset");
         intent.cells.store(cells, Relaxed);
+        crash::step!("intent.cells");
         intent.word.store(word, Relaxed);
+        crash::step!("intent.word");
         intent.value.store(value, Relaxed);
-        crash::step();
+        crash::step!("intent.written");
         intent.action.store(action, Release);
-        crash::step();
+        crash::step!("intent.declared");
     }
 
     /// All that was intended has happened.
     pub(super) fn settle_intent(&self) {
+        crash::step!("intent.settling");
         self.header().intent.action.store(0, Release);
+        crash::step!("intent.settled");
     }
 
     /// Changes the link that goes with what is intended, if one does; again, perhaps.
@@ -138,9 +146,10 @@ impl Family {
         let intent = &self.header().intent;
         let word = intent.word.load(Relaxed);
         if let Some(link) = self.word_at(word) {
+            crash::step!("intent.link.changing");
             link.store(intent.value.load(Relaxed), Release);
+            crash::step!("intent.link.changed");
         }
-        crash::step();
     }
 
     /// The word at an offset; `None` for zero.
@@ -178,13 +187,16 @@ impl Family {
     fn raise_free_from(&self, extent: Extent, cell: u32, cells: u32) {
         if let Some(free_from) = self.header().free_from.get(cells as usize - 1) {
             let end = extent.offset_of(cell) + u64::from(cells) * CELL;
+            crash::step!("free_from.raising");
             free_from.store(end, Relaxed);
+            crash::step!("free_from.raised");
         }
     }
 
     /// Before these cells are freed.
     fn lower_free_from(&self, extent: Extent, cell: u32) {
         let mut first = extent.offset_of(cell);
+        crash::step!("free_from.lowering");
         for free_from in &self.header().free_from {
             if first < free_from.load(Relaxed) {
                 free_from.store(first, Relaxed);
@@ -192,7 +204,7 @@ impl Family {
             // Cells before the freed ones may be free already, and one longer run begin there.
             first = first.saturating_sub(CELL);
         }
-        crash::step();
+        crash::step!("free_from.lowered");
     }
 
     /// Adds extents until one has room.
@@ -204,13 +216,16 @@ impl Family {
             if next.0 >= MAX_EXTENTS {
                 return Err(OutOfMemory);
             }
+            crash::step!("extent.growing");
             ftruncate(self.file(), next.end()).map_err(|_| OutOfMemory)?;
-            crash::step();
+            crash::step!("extent.grown");
             // Before others see it: a process without room for it mustn't make the family larger
             // each time it tries.
             self.map_extent(next).map_err(|_| OutOfMemory)?;
+            crash::step!("extent.mapped");
             // Release: who sees the number may map the extent; pairs with `base`.
             header.extents.fetch_add(1, Release);
+            crash::step!("extent.added");
             let first = next.first_cell();
             if next.cells() - first >= cells {
                 return Ok((next, first));
@@ -232,7 +247,9 @@ impl Family {
     pub(crate) fn free_linked(&self, entry: Entry, run: Run, link: &AtomicU64, next: u64) -> bool {
         let freed = self.locked_if(entry, || {
             if !self.free_locked(run, Some((self.offset_of(link), next))) {
+                crash::step!("run.unknown.unlinking");
                 link.store(next, Release);
+                crash::step!("run.unknown.unlinked");
             }
             self.trim();
         });
@@ -257,14 +274,11 @@ impl Family {
         self.change_intended_link();
         if let (Some(starts), Some(taken)) = (self.starts(extent), self.taken(extent)) {
             starts.clear(cell);
-            crash::step();
             self.lower_free_from(extent, cell);
             taken.clear_run(cell, cells);
         }
-        crash::step();
         // Before: too much, if we are killed in between, is put right with the next trim.
         self.count_freed(cells);
-        crash::step();
         self.settle_intent();
     }
 

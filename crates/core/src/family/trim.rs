@@ -75,7 +75,9 @@ impl Family {
         let allowance = &self.header().allowance;
         match allowance.load(Relaxed).checked_sub(fresh) {
             Some(rest) => {
+                crash::step!("pages.allowing");
                 allowance.store(rest, Relaxed);
+                crash::step!("pages.allowed");
                 Ok(())
             }
             None => self.ask_for_pages(extent, first, cells),
@@ -96,7 +98,9 @@ impl Family {
             Some(room) => room.checked_sub(fresh()).ok_or(OutOfMemory)? / 4,
         };
         let allowed = rest.min(MOST_ALLOWED);
+        crash::step!("pages.asking");
         self.header().allowance.store(allowed, Relaxed);
+        crash::step!("pages.asked");
         Ok(())
     }
 
@@ -109,8 +113,10 @@ impl Family {
         let taken = u64::from(cells) * CELL;
         let is_in_one = first / GRANULE == (first + (cells - 1)) / GRANULE;
         if is_in_one && backed.is_set(first / GRANULE) {
+            crash::step!("idle.using");
             // As mostly.
             idle.store(idle.load(Relaxed).saturating_sub(taken), Relaxed);
+            crash::step!("idle.used");
             return;
         }
         let is_new = |granule: &u32| !backed.is_set(*granule);
@@ -120,16 +126,18 @@ impl Family {
             .map(|granule| u64::from(cells_in(extent, granule)))
             .sum();
         let now = idle.load(Relaxed) + new * CELL;
+        crash::step!("idle.backing");
         idle.store(now.saturating_sub(taken), Relaxed);
-        crash::step();
+        crash::step!("idle.backed");
         touched().for_each(|granule| backed.set(granule));
-        crash::step();
     }
 
     /// When a run is freed, under the mutex.
     pub(super) fn count_freed(&self, cells: u32) {
         let idle = &self.header().idle;
+        crash::step!("idle.freeing");
         idle.store(idle.load(Relaxed) + u64::from(cells) * CELL, Relaxed);
+        crash::step!("idle.freed");
     }
 
     /// What `idle` should be. Under the mutex.
@@ -186,9 +194,13 @@ impl Family {
             }
         }
         // Some lie between runs that are taken, and can't be given back: not each freeing is to try.
+        crash::step!("idle.recounting");
         self.header().unpunched.store(idle, Relaxed);
+        crash::step!("idle.unpunched");
         self.header().idle.store(idle, Relaxed);
+        crash::step!("idle.recounted");
         self.header().trims.fetch_add(1, Relaxed);
+        crash::step!("pages.trimmed");
     }
 
     /// Answers how many bytes keep their pages, where holes aren't possible.
@@ -199,7 +211,10 @@ impl Family {
         let start = extent.offset_of(hole.first * GRANULE);
         let length = u64::from(hole.count) * u64::from(GRANULE) * CELL;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        if fallocate(self.file(), flags, start, length).is_err() {
+        crash::step!("pages.punching");
+        let punched = fallocate(self.file(), flags, start, length);
+        crash::step!("pages.punched");
+        if punched.is_err() {
             return length;
         }
         backed.clear_run(hole.first, hole.count);

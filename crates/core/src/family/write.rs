@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::kernel::pwrite;
 use super::layout::PAYLOAD;
 use super::{Family, PARTS, Run};
+use crate::crash;
 use crate::primitive::Ordering::Relaxed;
 
 const PART: u64 = 1 << 20;
@@ -49,12 +50,16 @@ impl Family {
         // Relaxed: a guess. Zero is never.
         let now = self.header().trims.load(Relaxed).wrapping_add(1);
         let part = usize::try_from(offset / PART).unwrap_or(0) % PARTS;
+        // No step: this process's own.
         if self.written[part].swap(now, Relaxed) == now {
             return false;
         }
         let mut rest = bytes;
         while !rest.is_empty() {
-            match pwrite(&self.file, rest, offset) {
+            crash::step!("write.to_file");
+            let written = pwrite(&self.file, rest, offset);
+            crash::step!("write.in_file");
+            match written {
                 Ok(written) if written > 0 => {
                     offset += written as u64;
                     rest = &rest[written..];
@@ -72,8 +77,10 @@ impl Family {
     unsafe fn write_to_mapping(&self, offset: u64, bytes: &[u8]) {
         if let Some(target) = self.resolve(offset, bytes.len()) {
             let source = NonNull::from(bytes).cast();
+            crash::step!("write.to_mapping");
             // SAFETY: resolved; the caller's promise.
             unsafe { target.copy_from_nonoverlapping(source, bytes.len()) };
+            crash::step!("write.in_mapping");
         }
     }
 }

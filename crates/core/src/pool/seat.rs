@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! A worker's seat: what it has in hand, and whether it has come.
 
+use crate::crash;
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::storage::{Kind, Shareable};
 
@@ -38,13 +39,17 @@ impl Seat {
     /// The task's outcome was put.
     #[inline]
     pub fn clear(&self) {
+        crash::step!("seat.clearing");
         // Release: whoever sees the seat free sees the outcome.
         self.task.store(0, Ordering::Release);
+        crash::step!("seat.cleared");
     }
 
     /// The worker is prepared, and takes tasks from now on.
     pub fn set_ready(&self) {
+        crash::step!("seat.readying");
         self.is_ready.store(1, Ordering::Release);
+        crash::step!("seat.ready");
     }
 
     /// Whether the worker has come as far as to take tasks.

@@ -38,10 +38,12 @@ impl Bell {
         // Relaxed: an old number only makes us look once more; a number too new is what the Release
         // below rules out.
         let rings = self.rings.load(Ordering::Relaxed);
+        crash::step!("bell.listening");
         // Release: pairs with the Acquire in `ring`: who stops our listening counts its ring after
         // we read the number. Acquire: what others stopped before isn't ours, whatever they see of
         // it later.
         self.listening.swap(1, Ordering::AcqRel);
+        crash::step!("bell.listens");
         // Pairs with the full fence before `is_heard`.
         fence(Ordering::SeqCst);
         Listener { rings }
@@ -67,12 +69,14 @@ impl Bell {
     /// Wakes up to `count` of those who sleep.
     #[cold]
     pub(super) fn ring(&self, count: u32, storage: Storage) {
+        crash::step!("bell.ringing");
         // Listening ends before the ring: who begins to listen later may not hear this one.
-        if self.listening.swap(0, Ordering::AcqRel) != 0 {
-            crash::step();
+        let listening = self.listening.swap(0, Ordering::AcqRel);
+        crash::step!("bell.silenced");
+        if listening != 0 {
             // Relaxed: the kernel compares it, and it publishes nothing.
             self.rings.fetch_add(1, Ordering::Relaxed);
-            crash::step();
+            crash::step!("bell.rung");
             crate::futex::wake(&self.rings, count, storage.scope());
         }
     }

@@ -48,9 +48,11 @@ impl StagedClaim {
     #[inline]
     pub(super) fn stage(&self, storage: Storage, claim: &Claim<'_>) {
         if let Some(address) = storage.address_of(claim.word) {
+            crash::step!("claim.staging");
             self.value.store(claim.value, Ordering::Relaxed);
-            crash::step();
+            crash::step!("claim.stage.value");
             self.word.store(address.bits(), Ordering::Relaxed);
+            crash::step!("claim.staged");
         }
     }
 
@@ -58,10 +60,11 @@ impl StagedClaim {
     #[inline]
     pub(super) fn settle(&self, claim: Option<&Claim<'_>>) {
         if let Some(claim) = claim {
-            crash::step();
+            crash::step!("claim.committed");
             claim.word.store(claim.value, Ordering::Relaxed);
-            crash::step();
+            crash::step!("claim.written");
             self.word.store(Address::NULL.bits(), Ordering::Relaxed);
+            crash::step!("claim.settled");
         }
     }
 
@@ -77,10 +80,12 @@ impl StagedClaim {
             if let Some(word) = word.filter(|word| word.is_aligned()) {
                 // SAFETY: resolved and aligned; any bytes are an AtomicU64.
                 let word = unsafe { word.as_ref() };
+                crash::step!("claim.mending");
                 word.store(self.value.load(Ordering::Relaxed), Ordering::Relaxed);
             }
         }
-        crash::step();
+        crash::step!("claim.mend.written");
         self.word.store(Address::NULL.bits(), Ordering::Relaxed);
+        crash::step!("claim.mended");
     }
 }

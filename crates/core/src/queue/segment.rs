@@ -8,6 +8,7 @@
 
 use core::ptr::NonNull;
 
+use crate::crash;
 use crate::family::Entry;
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::storage::{Address, OutOfMemory, Storage, Unavailable};
@@ -167,8 +168,11 @@ impl Segment {
         storage.allocate_linked_if(entry, HEADER + capacity as usize, link, |start| {
             // SAFETY: fresh memory of at least that size.
             let header: &Header = unsafe { start.cast().as_ref() };
+            crash::step!("segment.preparing");
             header.next.store(0, Ordering::Relaxed);
+            crash::step!("segment.ends");
             header.capacity.store(capacity, Ordering::Relaxed);
+            crash::step!("segment.prepared");
         })
     }
 
@@ -209,6 +213,7 @@ impl Segment {
             // SAFETY: the record fits, so all of its parts lie within the segment; they were
             // checked to add up to its length.
             let target = unsafe { self.records.add(at) };
+            crash::step!("segment.part.copying");
             // What is put most is one word long, and copied without a call.
             if let Ok(word) = <&[u8; 8]>::try_from(*part) {
                 // SAFETY: as above; consumers don't read what isn't committed.
@@ -217,6 +222,7 @@ impl Segment {
                 // SAFETY: as above; the message isn't in shared memory that we write to.
                 unsafe { target.copy_from_nonoverlapping(NonNull::from(*part).cast(), part.len()) };
             }
+            crash::step!("segment.part.copied");
             at += part.len();
         }
         Some(position + record.length())
@@ -240,7 +246,9 @@ impl Segment {
 
     fn write_header(self, position: u32, length: u32, tag: u32) {
         let word = (u64::from(tag) << 32) | u64::from(length);
+        crash::step!("segment.header.writing");
         self.header_at(position).store(word, Ordering::Relaxed);
+        crash::step!("segment.header.written");
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "splits a word in two")]

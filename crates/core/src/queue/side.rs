@@ -88,14 +88,16 @@ impl Side {
     pub(super) fn look_at(&self, other: &Self) -> u32 {
         // Acquire: pairs with the Release in `commit`, for the records.
         let count = other.count.load(Ordering::Acquire);
+        crash::step!("side.looking");
         self.other_count.store(count, Ordering::Relaxed);
+        crash::step!("side.looked");
         count
     }
 
     /// Moves on to `cursor` and counts one more: Invariant 2.
     #[inline]
     pub(super) fn commit(&self, cursor: Cursor) {
-        // Release: the record and the staging are seen by who sees the count.
+        // No step: those of `commit_by`. Release: the record and the staging are seen by who sees the count.
         self.commit_by(cursor, |count, value| count.store(value, Ordering::Release));
     }
 
@@ -106,26 +108,29 @@ impl Side {
         cursor: Cursor,
         store: impl FnOnce(&AtomicU32, u32) -> R,
     ) -> R {
+        crash::step!("side.staging");
         self.staged_segment
             .store(cursor.segment.bits(), Ordering::Relaxed);
+        crash::step!("side.stage.segment");
         self.staged_position
             .store(cursor.position, Ordering::Relaxed);
         let count = self.count.load(Ordering::Relaxed).wrapping_add(1);
-        crash::step();
+        crash::step!("side.staged");
         let result = store(&self.count, count);
-        crash::step();
         self.advance(cursor);
         result
     }
 
     #[inline]
     fn advance(&self, cursor: Cursor) {
+        crash::step!("side.committed");
         self.segment.store(cursor.segment.bits(), Ordering::Relaxed);
-        crash::step();
+        crash::step!("side.advance.segment");
         self.position.store(cursor.position, Ordering::Relaxed);
-        crash::step();
+        crash::step!("side.advance.position");
         self.synced
             .store(self.count.load(Ordering::Relaxed), Ordering::Release);
+        crash::step!("side.synced");
     }
 
     /// After a commit, without the mutex, and after the full fence of its release.

@@ -133,6 +133,7 @@ impl Blob {
             return;
         };
         let bytes = &bytes[..bytes.len().min(room)];
+        // No step: those of the family's `write`.
         // SAFETY: as many bytes have room there, and the blob isn't part of them, for it is
         // borrowed mutably.
         unsafe { self.family.write(self.run, at, bytes) };

@@ -148,6 +148,7 @@ fn private_id() -> u64 {
     static ID: AtomicU64 = AtomicU64::new(0);
     let mine = crate::process::Process::current();
     let fresh = (u64::from(mine.pid) << 40) ^ mine.start_time | 1;
+    // No step: this process's own.
     match ID.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
         Ok(_) => fresh,
         Err(known) => known,

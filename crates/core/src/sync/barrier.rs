@@ -76,6 +76,7 @@ pub struct Turn {
 impl Barrier {
     /// Gives a fresh barrier its size.
     pub fn initialize(&self, parties: u32) {
+        // No step: it isn't shared yet.
         self.parties.store(parties, Relaxed);
     }
 
@@ -107,15 +108,17 @@ impl Barrier {
                 self.break_in(&section);
                 return BarrierWait::Broken;
             }
+            crash::step!("barrier.completing");
             self.cycle.store(cycle.wrapping_add(1), Relaxed);
+            crash::step!("barrier.complete");
             self.drag_floor(cycle);
             let turn = Turn { cycle, index };
             if has_action {
-                crash::step();
+                crash::step!("barrier.runner.entering");
                 self.runner.store(storage.me().bits(), Relaxed);
+                crash::step!("barrier.runner.entered");
                 return BarrierWait::RunAction(turn);
             }
-            crash::step();
             Self::tell_cycle(&section, cycle, RELEASED);
             return BarrierWait::Passed(index);
         }
@@ -157,8 +160,9 @@ impl Barrier {
     /// or the cycle was broken or reset meanwhile.
     pub fn finish(&self, storage: Storage, turn: &Turn, succeeded: bool) -> Option<u32> {
         let section = self.lock(storage);
+        crash::step!("barrier.runner.leaving");
         self.runner.store(0, Relaxed);
-        crash::step();
+        crash::step!("barrier.runner.left");
         if !succeeded {
             self.break_in(&section);
             return None;
@@ -178,7 +182,9 @@ impl Barrier {
     /// Keeps the floor less than half the circle behind.
     fn drag_floor(&self, cycle: u32) {
         if cycle.wrapping_sub(self.floor.load(Relaxed)) > u32::MAX / 4 {
+            crash::step!("barrier.floor.dragging");
             self.floor.store(cycle.wrapping_sub(u32::MAX / 4), Relaxed);
+            crash::step!("barrier.floor.dragged");
         }
     }
 
@@ -191,24 +197,32 @@ impl Barrier {
     pub fn reset(&self, storage: Storage) {
         let section = self.lock(storage);
         self.end_all(&section);
+        crash::step!("barrier.resetting");
         self.broken.store(0, Relaxed);
+        crash::step!("barrier.reset");
     }
 
     fn break_in(&self, section: &Section<'_>) {
+        crash::step!("barrier.breaking");
         self.broken.store(1, Relaxed);
-        crash::step();
+        crash::step!("barrier.broken");
         self.end_all(section);
     }
 
     fn end_all(&self, section: &Section<'_>) {
         let next = self.cycle.load(Relaxed).wrapping_add(1);
+        crash::step!("barrier.ending");
         self.cycle.store(next, Relaxed);
+        crash::step!("barrier.end.cycle");
         self.floor.store(next, Relaxed);
+        crash::step!("barrier.end.floor");
         for waiter in section.waiting() {
             let _ = section.tell(waiter, BROKEN);
         }
+        crash::step!("barrier.end.told");
         // Nobody waits for it any more, so its death concerns nobody.
         self.runner.store(0, Relaxed);
+        crash::step!("barrier.ended");
     }
 
     fn tell_cycle(section: &Section<'_>, cycle: u32, ending: Ending) {

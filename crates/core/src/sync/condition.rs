@@ -136,14 +136,15 @@ impl Condition {
     fn notify_waiters(&self, storage: Storage, count: usize) -> usize {
         let section = self.waiters.lock(storage);
         let now = self.notifications.load(Relaxed).wrapping_add(1);
+        crash::step!("condition.counting");
         self.notifications.store(now, Relaxed);
+        crash::step!("condition.counted");
         let mut told = 0;
         for waiter in section.waiting() {
             if told >= count {
                 break;
             }
             waiter.set_told_tag(now);
-            crash::step();
             // One that has died before it slept counts: others find that out, and pass it on.
             if section.tell(waiter, NOTIFIED) == Told::Nobody && section.is_dead(waiter) {
                 section.bury(waiter);

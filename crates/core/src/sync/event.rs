@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! The event: a flag that many wait for.
 
+use crate::crash;
 use crate::deadline::Deadline;
 use crate::park::{Park, Parked};
 use crate::primitive::{AtomicU32, Ordering};
@@ -59,11 +60,13 @@ impl Event {
             } else {
                 (word & !SLEEPERS).wrapping_add(ONCE) | SET
             };
+            crash::step!("event.setting");
             match self
                 .word
                 .compare_exchange_weak(word, new, Ordering::Release, Ordering::Relaxed)
             {
                 Ok(_) => {
+                    crash::step!("event.set");
                     if !is_set && word & SLEEPERS != 0 {
                         crate::futex::wake(&self.word, u32::MAX, storage.scope());
                     }
@@ -76,7 +79,9 @@ impl Event {
 
     /// Clears the event.
     pub fn clear(&self) {
+        crash::step!("event.clearing");
         self.word.fetch_and(!SET, Ordering::AcqRel);
+        crash::step!("event.cleared");
     }
 
     /// Waits until the event is set.
@@ -96,13 +101,18 @@ impl Event {
             if was_set(word) {
                 return EventWait::Set;
             }
-            if word & SLEEPERS == 0
-                && self
-                    .word
-                    .compare_exchange(word, word | SLEEPERS, Ordering::Relaxed, Ordering::Relaxed)
-                    .is_err()
-            {
-                continue;
+            if word & SLEEPERS == 0 {
+                crash::step!("event.sleeper.announcing");
+                let announced = self.word.compare_exchange(
+                    word,
+                    word | SLEEPERS,
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                );
+                crash::step!("event.sleeper.announced");
+                if announced.is_err() {
+                    continue;
+                }
             }
             match park.park(&self.word, word | SLEEPERS, storage.scope(), deadline) {
                 Parked::Retry => {}

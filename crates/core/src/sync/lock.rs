@@ -170,12 +170,13 @@ impl Lock {
         if !self.swap_from(word, (storage.me().bits() << 1) | CONTENDED) {
             return false;
         }
-        crash::step();
+        crash::step!("lock.bury.held");
         self.last_dead.store(word >> 1, Ordering::Relaxed);
+        crash::step!("lock.bury.named");
         self.deaths.fetch_add(1, Ordering::Relaxed);
-        crash::step();
+        crash::step!("lock.bury.counted");
         self.word.store(0, Ordering::Release);
-        crash::step();
+        crash::step!("lock.bury.freed");
         crate::futex::wake(&self.word, u32::MAX, storage.scope());
         true
     }
@@ -186,9 +187,12 @@ impl Lock {
 
     #[inline]
     fn swap_from(&self, current: u32, new: u32) -> bool {
-        self.word
-            .compare_exchange(current, new, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
+        crash::step!("lock.changing");
+        let changed =
+            self.word
+                .compare_exchange(current, new, Ordering::Acquire, Ordering::Relaxed);
+        crash::step!("lock.changed");
+        changed.is_ok()
     }
 
     /// Frees the lock, whoever took it.
@@ -198,7 +202,10 @@ impl Lock {
     /// [`NotHeld`] if it is free.
     #[inline]
     pub fn release(&self, storage: Storage) -> Result<(), NotHeld> {
-        match self.word.swap(0, Ordering::Release) {
+        crash::step!("lock.releasing");
+        let before = self.word.swap(0, Ordering::Release);
+        crash::step!("lock.released");
+        match before {
             0 => Err(NotHeld),
             word => {
                 if word & CONTENDED != 0 {
@@ -219,12 +226,16 @@ impl Lock {
         let mut word = self.word.load(Ordering::Relaxed);
         while word >> 1 == from.bits() {
             let new = (to.bits() << 1) | (word & CONTENDED);
+            crash::step!("lock.owner.changing");
             // Relaxed: it stays taken, so nothing is published or seen.
             match self
                 .word
                 .compare_exchange(word, new, Ordering::Relaxed, Ordering::Relaxed)
             {
-                Ok(_) => return,
+                Ok(_) => {
+                    crash::step!("lock.owner.changed");
+                    return;
+                }
                 Err(now) => word = now,
             }
         }

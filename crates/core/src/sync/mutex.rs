@@ -68,11 +68,15 @@ impl RobustMutex {
     #[inline]
     pub(crate) fn try_lock(&self, storage: Storage) -> Tried {
         let held = storage.me().bits() << 1;
+        crash::step!("mutex.trying");
         match self
             .0
             .compare_exchange(0, held, Ordering::Acquire, Ordering::Relaxed)
         {
-            Ok(_) => Tried::Taken,
+            Ok(_) => {
+                crash::step!("mutex.taken");
+                Tried::Taken
+            }
             Err(_) => Tried::Busy,
         }
     }
@@ -145,7 +149,6 @@ impl RobustMutex {
             }
             if storage.is_known_gone_word(word) || (slept && storage.is_gone_word(word)) {
                 if self.swap_from(word, mine | CONTENDED) {
-                    crash::step();
                     return Locked::Recovered;
                 }
                 continue;
@@ -175,14 +178,20 @@ impl RobustMutex {
     }
 
     fn swap_from(&self, current: u32, new: u32) -> bool {
-        self.0
-            .compare_exchange(current, new, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
+        crash::step!("mutex.changing");
+        let changed = self
+            .0
+            .compare_exchange(current, new, Ordering::Acquire, Ordering::Relaxed);
+        crash::step!("mutex.changed");
+        changed.is_ok()
     }
 
     #[inline]
     pub(crate) fn unlock(&self, storage: Storage) {
-        if self.0.swap(0, Ordering::Release) & CONTENDED != 0 {
+        crash::step!("mutex.unlocking");
+        let word = self.0.swap(0, Ordering::Release);
+        crash::step!("mutex.unlocked");
+        if word & CONTENDED != 0 {
             self.wake(storage);
         }
     }
@@ -191,7 +200,9 @@ impl RobustMutex {
     /// after all that it stored before is there to be seen.
     #[inline]
     pub(crate) fn unlock_and_fence(&self, storage: Storage) {
+        crash::step!("mutex.unlocking_with_fence");
         let word = self.0.swap(0, Ordering::Release);
+        crash::step!("mutex.unlocked_with_fence");
         fence_after_update();
         if word & CONTENDED != 0 {
             self.wake(storage);
@@ -211,8 +222,12 @@ pub(super) fn pass_wake_on(word: &AtomicU32, storage: Storage) {
     let mut seen = word.load(Ordering::Relaxed);
     while seen != 0 {
         // Held: its holder wakes the next one, if it knows that there may be one.
+        crash::step!("mutex.wake.passing");
         match word.compare_exchange(seen, seen | CONTENDED, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => return,
+            Ok(_) => {
+                crash::step!("mutex.wake.passed");
+                return;
+            }
             Err(now) => seen = now,
         }
     }

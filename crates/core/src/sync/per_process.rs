@@ -15,6 +15,7 @@
 
 use core::ptr::NonNull;
 
+use crate::crash;
 use crate::primitive::AtomicU64;
 use crate::primitive::Ordering::{Acquire, Relaxed};
 use crate::storage::{Address, Storage, Token};
@@ -72,14 +73,19 @@ impl Record {
     }
 
     pub(super) fn set(&self, entry: Entry) {
+        crash::step!("record.setting");
         self.entry.store(entry.bits(), Relaxed);
+        crash::step!("record.set");
     }
 
     /// Changes the word from `old`, if it still is that.
     pub(super) fn change(&self, old: Entry, new: Entry) -> bool {
-        self.entry
-            .compare_exchange(old.bits(), new.bits(), Relaxed, Relaxed)
-            .is_ok()
+        crash::step!("record.changing");
+        let changed = self
+            .entry
+            .compare_exchange(old.bits(), new.bits(), Relaxed, Relaxed);
+        crash::step!("record.changed");
+        changed.is_ok()
     }
 }
 
@@ -145,8 +151,10 @@ impl PerProcess {
                 entry: AtomicU64::new(Entry::new(me, 0).bits()),
                 next: AtomicU64::new(next),
             };
+            crash::step!("record.writing");
             // SAFETY: fresh memory of that size, aligned to 64 bytes.
             unsafe { start.cast().write(record) };
+            crash::step!("record.written");
         };
         let bytes = size_of::<Record>();
         let address = storage.allocate_linked(bytes, &self.head, prepare).ok()?;

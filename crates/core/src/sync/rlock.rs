@@ -2,6 +2,7 @@
 //! The reentrant lock: a [`Lock`], the thread that holds it, and how often.
 
 use super::lock::{Acquire, Lock, NotHeld};
+use crate::crash;
 use crate::deadline::Deadline;
 use crate::park::Park;
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
@@ -106,14 +107,21 @@ impl RLock {
     fn deepen(&self) -> bool {
         // 2^32 nested acquires take a minute; they would be a bug, not a deep recursion.
         let deeper = self.depth.load(Ordering::Relaxed).checked_add(1);
-        deeper
-            .map(|depth| self.depth.store(depth, Ordering::Relaxed))
-            .is_some()
+        let Some(depth) = deeper else {
+            return false;
+        };
+        crash::step!("rlock.deepening");
+        self.depth.store(depth, Ordering::Relaxed);
+        crash::step!("rlock.deepened");
+        true
     }
 
     fn begin(&self, me: u64) -> bool {
+        crash::step!("rlock.beginning");
         self.holder.store(me, Ordering::Relaxed);
+        crash::step!("rlock.named");
         self.depth.store(1, Ordering::Relaxed);
+        crash::step!("rlock.begun");
         true
     }
 
@@ -129,10 +137,14 @@ impl RLock {
         }
         let depth = self.depth.load(Ordering::Relaxed);
         if depth > 1 {
+            crash::step!("rlock.rising");
             self.depth.store(depth - 1, Ordering::Relaxed);
+            crash::step!("rlock.risen");
             return Ok(());
         }
+        crash::step!("rlock.leaving");
         self.holder.store(0, Ordering::Relaxed);
+        crash::step!("rlock.left");
         self.lock.release(storage)
     }
 
@@ -146,14 +158,18 @@ impl RLock {
             return Err(NotHeld);
         }
         let depth = self.depth.load(Ordering::Relaxed);
+        crash::step!("rlock.leaving_in_full");
         self.holder.store(0, Ordering::Relaxed);
+        crash::step!("rlock.left_in_full");
         self.lock.release(storage)?;
         Ok(SavedDepth(depth))
     }
 
     /// After an acquire: makes it as deep as it was before [`RLock::release_all`].
     pub fn restore_depth(&self, saved: SavedDepth) {
+        crash::step!("rlock.restoring");
         self.depth.store(saved.0, Ordering::Relaxed);
+        crash::step!("rlock.restored");
     }
 
     /// Gives a lock that `from` holds to `to`.

@@ -6,6 +6,7 @@
 
 use core::time::Duration;
 
+use crate::crash;
 use crate::deadline::Deadline;
 use crate::park::{Park, Parked};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
@@ -94,10 +95,12 @@ impl Semaphore {
     /// Gives a fresh semaphore its permits; `bounded` makes them its bound.
     pub fn initialize(&self, permits: u32, bounded: bool) {
         // MAX_PERMITS times PERMIT fits in the low half.
+        // No step: it isn't shared yet.
         self.word
             .store(u64::from(permits) * PERMIT, Ordering::Relaxed);
         // A bound of zero needs a mark of its own: no release is ever allowed.
         let bound = if bounded { permits | BOUNDED } else { 0 };
+        // No step: as above.
         self.bound.store(bound, Ordering::Relaxed);
     }
 
@@ -139,11 +142,15 @@ impl Semaphore {
         let mut word = self.word.load(Ordering::Relaxed);
         while permits(word) > 0 {
             let taken = (word - PERMIT) | marks;
+            crash::step!("semaphore.taking");
             match self
                 .word
                 .compare_exchange_weak(word, taken, Ordering::Acquire, Ordering::Relaxed)
             {
-                Ok(_) => return Some(taken),
+                Ok(_) => {
+                    crash::step!("semaphore.taken");
+                    return Some(taken);
+                }
                 Err(now) => word = now,
             }
         }
@@ -209,7 +216,10 @@ impl Semaphore {
                 Parked::TimedOut if mark == 0 => mark = SLEEPERS,
                 gave_up => {
                     // The mark may have been cleared for us, and the wake-up be ours.
-                    if permits(self.word.fetch_or(SLEEPERS, Ordering::Relaxed)) > 0 {
+                    crash::step!("semaphore.giving_up");
+                    let word = self.word.fetch_or(SLEEPERS, Ordering::Relaxed);
+                    crash::step!("semaphore.gave_up");
+                    if permits(word) > 0 {
                         self.wake(storage);
                     }
                     return match gave_up {
@@ -228,13 +238,17 @@ impl Semaphore {
             if word & SLEEPERS != 0 {
                 return true;
             }
+            crash::step!("semaphore.sleeper.announcing");
             match self.word.compare_exchange_weak(
                 word,
                 word | SLEEPERS,
                 Ordering::Relaxed,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return true,
+                Ok(_) => {
+                    crash::step!("semaphore.sleeper.announced");
+                    return true;
+                }
                 Err(now) => word = now,
             }
         }
@@ -264,11 +278,15 @@ impl Semaphore {
                 return Err(AboveBound);
             }
             let given = ((word + u64::from(count) * PERMIT) & !SLEEPERS) | marks;
+            crash::step!("semaphore.giving");
             match self
                 .word
                 .compare_exchange_weak(word, given, Ordering::Release, Ordering::Relaxed)
             {
-                Ok(_) => return Ok(word & SLEEPERS != 0),
+                Ok(_) => {
+                    crash::step!("semaphore.given");
+                    return Ok(word & SLEEPERS != 0);
+                }
                 Err(now) => word = now,
             }
         }

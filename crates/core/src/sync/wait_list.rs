@@ -161,9 +161,11 @@ impl Place {
         let is_told = || Ending::of(node).is_some();
         if node.state.load(Relaxed) != SLEEPING {
             let is_awaited = || {
+                crash::step!("waiter.sleep.announcing");
                 let sleeping = node
                     .state
                     .compare_exchange(WAITING, SLEEPING, Relaxed, Relaxed);
+                crash::step!("waiter.sleep.announced");
                 sleeping.is_ok()
             };
             if park.spin(is_told) || !is_awaited() {
@@ -213,33 +215,41 @@ impl<'a> Section<'a> {
     /// Enters this thread as the last waiter.
     pub(super) fn enter(&self, tag: u32) -> Result<Place, OutOfMemory> {
         let (address, new) = self.take_spare().map_or_else(|| self.allocate(), Ok)?;
+        crash::step!("waiter.entering");
         new.state.store(WAITING, Relaxed);
+        crash::step!("waiter.enter.state");
         new.owner.store(self.storage.me().bits(), Relaxed);
+        crash::step!("waiter.enter.owner");
         new.tag.store(tag, Relaxed);
+        crash::step!("waiter.enter.tag");
         new.next.store(0, Relaxed);
         let last = node(
             self.storage,
             Address::from_bits(self.list.tail.load(Relaxed)),
         );
         let link = last.map_or(&self.list.head, |last| &last.next);
-        crash::step();
+        crash::step!("waiter.enter.prepared");
         link.store(address.bits(), Release);
-        crash::step();
+        crash::step!("waiter.enter.linked");
         self.list.tail.store(address.bits(), Relaxed);
+        crash::step!("waiter.enter.tail");
         self.list.in_hand.store(0, Relaxed);
+        crash::step!("waiter.entered");
         Ok(Place(address))
     }
 
     fn take_spare(&self) -> Option<(Address, &'static Node)> {
         let (address, node) = chain(self.storage, &self.list.spares).next()?;
+        crash::step!("spare.taking");
         self.list.in_hand.store(address.bits(), Relaxed);
-        crash::step();
+        crash::step!("spare.in_hand");
         self.list.spares.store(node.next.load(Relaxed), Relaxed);
-        crash::step();
+        crash::step!("spare.unlinked");
         let count = self.list.spare_count.load(Relaxed);
         self.list
             .spare_count
             .store(count.saturating_sub(1), Relaxed);
+        crash::step!("spare.taken");
         Some((address, node))
     }
 
@@ -248,10 +258,12 @@ impl<'a> Section<'a> {
         let address = self.storage.allocate(size_of::<Node>())?;
         let memory = self.storage.resolve(address, size_of::<Node>());
         let memory = memory.ok_or(OutOfMemory)?.cast();
+        crash::step!("waiter.node.allocated");
         // SAFETY: fresh memory of that size, aligned to 64 bytes.
         unsafe { memory.write(Node::default()) };
+        crash::step!("waiter.node.written");
         self.list.in_hand.store(address.bits(), Relaxed);
-        crash::step();
+        crash::step!("waiter.node.in_hand");
         let node = node(self.storage, address).ok_or(OutOfMemory)?;
         Ok((address, node))
     }
@@ -270,14 +282,15 @@ impl<'a> Section<'a> {
         let mut previous = 0;
         for (here, found) in chain(self.storage, &self.list.head) {
             if here == address {
+                crash::step!("waiter.leaving");
                 self.list.in_hand.store(here.bits(), Relaxed);
-                crash::step();
+                crash::step!("waiter.leave.in_hand");
                 link.store(found.next.load(Relaxed), Release);
-                crash::step();
+                crash::step!("waiter.leave.unlinked");
                 if self.list.tail.load(Relaxed) == here.bits() {
                     self.list.tail.store(previous, Relaxed);
                 }
-                crash::step();
+                crash::step!("waiter.left");
                 self.keep_or_free(here, found);
                 return;
             }
@@ -289,16 +302,20 @@ impl<'a> Section<'a> {
     fn keep_or_free(&self, unlinked: Address, node: &Node) {
         let count = self.list.spare_count.load(Relaxed);
         if count < MAX_SPARES {
+            crash::step!("spare.keeping");
             node.next.store(self.list.spares.load(Relaxed), Relaxed);
-            crash::step();
+            crash::step!("spare.prepared");
             self.list.spares.store(unlinked.bits(), Relaxed);
-            crash::step();
+            crash::step!("spare.linked");
             self.list.spare_count.store(count + 1, Relaxed);
+            crash::step!("spare.counted");
             self.list.in_hand.store(0, Relaxed);
+            crash::step!("spare.kept");
         } else {
+            crash::step!("waiter.node.freeing");
             // Before it is freed: a survivor mustn't make a spare of freed memory.
             self.list.in_hand.store(0, Relaxed);
-            crash::step();
+            crash::step!("waiter.node.let_go");
             // SAFETY: allocated in `allocate` with this size; unlinked, so nobody finds it, and
             // by Invariant 2 nobody else refers to it.
             unsafe { self.storage.free(unlinked, size_of::<Node>()) };
@@ -315,9 +332,10 @@ impl<'a> Section<'a> {
 
     /// Tells a waiter how its wait ends.
     pub(super) fn tell(&self, waiter: Waiter<'_>, ending: Ending) -> Told {
+        crash::step!("waiter.telling");
         // Release: pairs with the Acquire in `Ending::of`.
         let before = waiter.node.state.swap(ending.0, Release);
-        crash::step();
+        crash::step!("waiter.told");
         if before == SLEEPING && futex::wake(&waiter.node.state, 1, self.storage.scope()) == 0 {
             Told::Nobody
         } else {
@@ -329,13 +347,16 @@ impl<'a> Section<'a> {
     pub(super) fn clear(&self) {
         for first in [&self.list.head, &self.list.spares] {
             let nodes: Vec<Address> = chain(self.storage, first).map(|(it, _)| it).collect();
+            crash::step!("wait_list.clearing");
             first.store(0, Relaxed);
+            crash::step!("wait_list.chain_cleared");
             for node in nodes {
                 // SAFETY: allocated in `allocate` with this size; nobody waits any more.
                 unsafe { self.storage.free(node, size_of::<Node>()) };
             }
         }
         self.list.tail.store(0, Relaxed);
+        crash::step!("wait_list.cleared");
     }
 }
 
@@ -350,7 +371,9 @@ impl Waiter<'_> {
 
     /// To be set before the waiter is told: until then it means nothing.
     pub(super) fn set_told_tag(self, tag: u32) {
+        crash::step!("waiter.tagging");
         self.node.told_tag.store(tag, Relaxed);
+        crash::step!("waiter.tagged");
     }
 }
 

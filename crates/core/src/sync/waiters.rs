@@ -24,9 +24,9 @@ impl Waiters {
     /// Counts the caller while it does `wait`.
     pub(super) fn during<R>(&self, storage: Storage, wait: impl FnOnce() -> R) -> R {
         let record = self.enter(storage);
-        crash::step();
+        crash::step!("waiters.entered");
         let outcome = wait();
-        crash::step();
+        crash::step!("waiters.leaving");
         self.leave(storage, record);
         outcome
     }
@@ -45,15 +45,20 @@ impl Waiters {
                 // Another process was faster to take the record over.
             }
         }
+        crash::step!("waiters.counting");
         self.others.fetch_add(1, Relaxed);
+        crash::step!("waiters.counted");
         None
     }
 
     fn leave(&self, storage: Storage, record: Option<&Record>) {
-        match record {
+        if let Some(record) = record {
             // It is this process's still: only zeros and the dead's are taken over.
-            Some(record) => drop(add(record, storage, -1)),
-            None => drop(self.others.fetch_sub(1, Relaxed)),
+            add(record, storage, -1);
+        } else {
+            crash::step!("waiters.discounting");
+            self.others.fetch_sub(1, Relaxed);
+            crash::step!("waiters.discounted");
         }
     }
 

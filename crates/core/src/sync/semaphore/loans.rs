@@ -54,9 +54,11 @@ impl Loans {
     }
 
     fn intend(&self, record: Address, count: u32) {
+        crash::step!("loan.intending");
         self.intended_record.store(record.bits(), Relaxed);
+        crash::step!("loan.record_intended");
         self.intended_count.store(count, Relaxed);
-        crash::step();
+        crash::step!("loan.intended");
     }
 
     pub(super) fn destroy(&self, storage: Storage) {
@@ -165,9 +167,9 @@ impl Semaphore {
         if let Some(record) = PerProcess::at(storage, intended) {
             note(record, self.loans.intended_count.load(Relaxed));
         }
-        crash::step();
+        crash::step!("loan.noted");
         self.word.fetch_and(!ENTERING, Relaxed);
-        crash::step();
+        crash::step!("loan.settled");
     }
 
     /// What the word became, or `None` if there is no permit. Under the mutex.
@@ -180,7 +182,6 @@ impl Semaphore {
         };
         self.loans.intend(address, record.get().number + 1);
         let taken = self.take(marks | ENTERING)?;
-        crash::step();
         self.settle(storage);
         Some(taken)
     }
@@ -201,7 +202,6 @@ impl Semaphore {
         };
         self.loans.intend(address, count - 1);
         let given = self.give(1, ENTERING)?;
-        crash::step();
         self.settle(storage);
         Ok(given)
     }
@@ -277,7 +277,6 @@ impl Semaphore {
                 return 0;
             }
             if self.give(count, ENTERING).is_ok() {
-                crash::step();
                 self.settle(storage);
                 return count;
             }

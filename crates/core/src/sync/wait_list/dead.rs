@@ -43,19 +43,22 @@ impl Section<'_> {
                 }
             }
             self.bury(dead);
+            crash::step!("heir.forgetting");
             self.list.heir.store(0, Relaxed);
+            crash::step!("heir.forgotten");
         }
         waiting
     }
 
     fn bequeath(&self, dead: Waiter<'_>, ending: Ending, heir: Waiter<'_>) {
+        crash::step!("heir.choosing");
         self.list.in_hand.store(dead.address.bits(), Relaxed);
+        crash::step!("heir.dead_in_hand");
         self.list.heir.store(heir.address.bits(), Relaxed);
+        crash::step!("heir.chosen");
         heir.set_told_tag(dead.told_tag());
-        crash::step();
         // If that one is dead, too, whoever buries it passes it on again.
         let _ = self.tell(heir, ending);
-        crash::step();
     }
 
     /// Completes what a holder was in the middle of when it died.
@@ -63,7 +66,9 @@ impl Section<'_> {
     pub(super) fn mend(&self) {
         let last = chain(self.storage, &self.list.head).last();
         let tail = last.map_or(0, |(address, _)| address.bits());
+        crash::step!("wait_list.mending");
         self.list.tail.store(tail, Relaxed);
+        crash::step!("wait_list.mend.tail");
         let in_hand = Address::from_bits(self.list.in_hand.load(Relaxed));
         let heir = Address::from_bits(self.list.heir.load(Relaxed));
         let has_inherited = node(self.storage, heir).and_then(Ending::of).is_some();
@@ -78,7 +83,10 @@ impl Section<'_> {
                 self.keep_or_free(in_hand, node);
             }
         }
+        crash::step!("wait_list.mend.chains");
         self.list.in_hand.store(0, Relaxed);
+        crash::step!("wait_list.mend.hand");
         self.list.heir.store(0, Relaxed);
+        crash::step!("wait_list.mended");
     }
 }
