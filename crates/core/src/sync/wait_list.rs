@@ -21,8 +21,10 @@
 //!    process is gone. Unlinked nodes are kept for later waiters, some of them.
 //! 3. `tail` is only a hint where to look for the last node: a holder that died may have left
 //!    it behind, and it is recomputed then.
-//! 4. `in_hand` names the node that is on its way between the list and the spares, `heir` the
-//!    waiter that it leaves to what it was told, so that a holder's death loses neither.
+//! 4. `in_hand` names the node that is on its way between the storage, the list and the spares,
+//!    `heir` the waiter that it leaves to what it was told, so that a holder's death loses neither.
+
+use core::ptr::NonNull;
 
 use crate::crash;
 use crate::deadline::Deadline;
@@ -255,15 +257,14 @@ impl<'a> Section<'a> {
 
     #[cold]
     fn allocate(&self) -> Result<(Address, &'static Node), OutOfMemory> {
-        let address = self.storage.allocate(size_of::<Node>())?;
-        let memory = self.storage.resolve(address, size_of::<Node>());
-        let memory = memory.ok_or(OutOfMemory)?.cast();
-        crash::step!("waiter.node.allocated");
-        // SAFETY: fresh memory of that size, aligned to 64 bytes.
-        unsafe { memory.write(Node::default()) };
-        crash::step!("waiter.node.written");
-        self.list.in_hand.store(address.bits(), Relaxed);
-        crash::step!("waiter.node.in_hand");
+        let prepare = |start: NonNull<u8>| {
+            crash::step!("waiter.node.writing");
+            // SAFETY: fresh memory of that size, aligned to 64 bytes.
+            unsafe { start.cast().write(Node::default()) };
+            crash::step!("waiter.node.written");
+        };
+        let (bytes, link) = (size_of::<Node>(), &self.list.in_hand);
+        let address = self.storage.allocate_linked(bytes, link, prepare)?;
         let node = node(self.storage, address).ok_or(OutOfMemory)?;
         Ok((address, node))
     }
@@ -312,13 +313,10 @@ impl<'a> Section<'a> {
             self.list.in_hand.store(0, Relaxed);
             crash::step!("spare.kept");
         } else {
-            crash::step!("waiter.node.freeing");
-            // Before it is freed: a survivor mustn't make a spare of freed memory.
-            self.list.in_hand.store(0, Relaxed);
-            crash::step!("waiter.node.let_go");
+            let (bytes, link) = (size_of::<Node>(), &self.list.in_hand);
             // SAFETY: allocated in `allocate` with this size; unlinked, so nobody finds it, and
             // by Invariant 2 nobody else refers to it.
-            unsafe { self.storage.free(unlinked, size_of::<Node>()) };
+            unsafe { self.storage.free_linked(unlinked, bytes, link, 0) };
         }
     }
 
@@ -343,18 +341,17 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Frees all nodes, when nobody can wait any more.
+    /// Frees all nodes, when nobody can wait any more. If this process is killed on the way, the next
+    /// one that frees the list goes on.
     pub(super) fn clear(&self) {
         for first in [&self.list.head, &self.list.spares] {
-            let nodes: Vec<Address> = chain(self.storage, first).map(|(it, _)| it).collect();
-            crash::step!("wait_list.clearing");
-            first.store(0, Relaxed);
-            crash::step!("wait_list.chain_cleared");
-            for node in nodes {
+            while let Some((address, node)) = chain(self.storage, first).next() {
+                let (bytes, next) = (size_of::<Node>(), node.next.load(Relaxed));
                 // SAFETY: allocated in `allocate` with this size; nobody waits any more.
-                unsafe { self.storage.free(node, size_of::<Node>()) };
+                unsafe { self.storage.free_linked(address, bytes, first, next) };
             }
         }
+        crash::step!("wait_list.clearing");
         self.list.tail.store(0, Relaxed);
         crash::step!("wait_list.cleared");
     }

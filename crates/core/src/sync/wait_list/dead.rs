@@ -64,6 +64,8 @@ impl Section<'_> {
     /// Completes what a holder was in the middle of when it died.
     #[cold]
     pub(super) fn mend(&self) {
+        // A node that was being allocated or freed: then the storage's intent leads to `in_hand`.
+        self.storage.mend();
         let last = chain(self.storage, &self.list.head).last();
         let tail = last.map_or(0, |(address, _)| address.bits());
         crash::step!("wait_list.mending");
