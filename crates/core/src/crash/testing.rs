@@ -66,7 +66,9 @@ pub(crate) fn survey(scenarios: &[fn()]) -> Vec<&'static str> {
         it.store(0, Relaxed);
     }
     IS_SURVEY.set(true);
-    scenarios.iter().for_each(|scenario| scenario());
+    for scenario in scenarios {
+        scenario();
+    }
     IS_SURVEY.set(false);
     let names = NAMES.iter().zip(&notes.reached);
     let reached = names.filter(|(_, it)| it.load(Relaxed) != 0);

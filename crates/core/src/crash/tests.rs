@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! A process is killed at each step of each operation; the survivor mends what it left.
+//!
+//! What takes longer to prepare is in `tests/every_step.rs`, which also finds a step at which nobody
+//! is killed.
 
 use core::time::Duration;
 use std::thread;
@@ -7,7 +10,7 @@ use std::thread;
 use super::faults;
 use super::testing::{
     Child, NEVER, alone, arm, die_at, die_by, die_everywhere, each_step, is_survey, only_stop,
-    start, survey,
+    start,
 };
 use crate::deadline::Deadline;
 use crate::family::Family;
@@ -20,6 +23,8 @@ use crate::storage::{Blob, Object, Shareable, Storage, Unavailable};
 use crate::sync::{
     Acquire, Barrier, BarrierWait, Condition, Lock, Notified, Semaphore, SemaphoreAcquire, Waiting,
 };
+
+mod every_step;
 
 fn family() -> &'static Family {
     Family::home().expect("memory files are to be had")
@@ -960,43 +965,4 @@ fn a_segment_that_could_not_be_freed_is_freed_later() {
     assert!(census().2 < one);
     drop(queue);
     assert!(census().2 < empty.2);
-}
-
-/// All in which somebody is killed at each step.
-const SCENARIOS: &[fn()] = &[
-    objects_made_and_dropped,
-    an_object_with_memory_of_its_own_dropped,
-    a_blob_put,
-    a_blob_got,
-    a_queue_with_blobs_dropped,
-    a_queue_with_blobs_left_by_a_consumer,
-    a_queue_dropped_whose_memory_is_used_again,
-    a_blob_put_before_a_plain_message,
-    a_reaper,
-    a_put,
-    a_get,
-    a_task_claimed,
-    a_wait_list_entered_and_left,
-    a_notification,
-    an_inheritance,
-    a_notification_to_the_dead,
-    a_borrowed_permit_that_is_polled_for,
-    a_permit_borrowed_and_given_back,
-    a_dead_borrower_buried,
-    a_wait_that_times_out,
-    a_lock_whose_owner_died_buried,
-    a_barrier_left_to_a_timeout,
-    a_barriers_last_party,
-];
-
-/// Each step that there is, some scenario is killed at.
-#[test]
-fn every_step_is_somebodys_last() {
-    let reached = survey(SCENARIOS);
-    let missed: Vec<&str> = faults::names()
-        .iter()
-        .copied()
-        .filter(|name| !reached.contains(name))
-        .collect();
-    assert!(missed.is_empty(), "no scenario is killed at {missed:?}");
 }

@@ -233,6 +233,12 @@ impl Family {
         }
     }
 
+    /// How many extents there are.
+    #[cfg(test)]
+    pub(crate) fn extent_count(&self) -> usize {
+        self.extents().count()
+    }
+
     /// Frees a run. One that doesn't exist is left alone.
     pub(crate) fn free(&self, run: Run) {
         self.locked(|| {

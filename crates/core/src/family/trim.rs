@@ -157,6 +157,17 @@ impl Family {
         cells * CELL
     }
 
+    /// Punches all the holes that there can be, and allows no new pages; what `idle` says then, and what it should.
+    #[cfg(test)]
+    pub(crate) fn trim_in_full(&self) -> (u64, u64) {
+        self.locked(|| {
+            self.punch_holes(0);
+            // No step: for tests.
+            self.header().allowance.store(0, Relaxed);
+            (self.header().idle.load(Relaxed), self.exactly_idle())
+        })
+    }
+
     /// After a run was freed, under the mutex: punches holes where nothing is, if there is much
     /// of that.
     pub(super) fn trim(&self) {

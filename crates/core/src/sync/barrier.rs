@@ -252,6 +252,13 @@ impl Barrier {
             .count() as u32
     }
 
+    /// As if so many cycles had been since the last break.
+    #[cfg(test)]
+    pub(crate) fn skip_cycles(&self, cycles: u32) {
+        // No step: for tests.
+        self.cycle.fetch_add(cycles, Relaxed);
+    }
+
     /// How many make a cycle.
     #[must_use]
     pub fn parties(&self) -> u32 {
