@@ -4,7 +4,7 @@ TOOL = $(PYTHON) tools/tool.py
 CORE = --locked --package freethreading-core
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fmt lint stress loom sanitize miri bench docs dist clean
+.PHONY: help demo test fmt lint stress faults loom sanitize miri bench docs dist clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -26,6 +26,10 @@ lint: ## check form and types only
 stress: ## run the stress tests of the core
 	@$(call needs,crates/core/tests/stress*.rs)
 	cargo test $(CORE) --release --test 'stress*' --test family -- --include-ignored
+
+faults: ## kill a process at each step of the engine, from Rust and from Python
+	cargo test $(CORE) --lib crash::
+	@$(PYTHON) tools/run_tests.py --only faults $(ARGS)
 
 # Optimized, for there are many; not across crates, for that takes longer than it saves.
 loom: ## check the interleavings of the core with loom

@@ -1,7 +1,8 @@
 """Runs all tests of the project: what `make test` calls.
 
-Lint, Rust tests, then the Python tests on every interpreter, then the examples of the docs. A step
-that fails stops only those that need it. The last line says how many tests passed over everything.
+Lint, Rust tests, then the Python tests on every interpreter, then the examples of the docs, then
+processes that are killed at each step of the engine. A step that fails stops only those that need
+it. The last line says how many tests passed over everything.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from interpreters import Interpreter
 
-PARTS = ("lint", "rust", "py", "docs")
+PARTS = ("lint", "rust", "py", "docs", "faults")
 SECONDS_TO_LINT = 600.0
 SECONDS_FOR_RUST = 900.0
 # A minute each to build and to run on two cores.
@@ -35,6 +36,8 @@ SECONDS_FOR_LOOM = 900.0
 SECONDS_TO_BUILD = 600.0
 # Enough to see the examples work on both backends; the tests go through all the others.
 DOCS = (Configuration("3.14"), Configuration("3.14t"))
+# Where the build with fault points is tested.
+FAULTS = Configuration("3.14", {"FREETHREADING_BACKEND": "multiprocessing"})
 CORE = ("--locked", "--package", "freethreading-core")
 
 
@@ -63,6 +66,8 @@ def main() -> int:
         _lint_python(test_run, tools)
     if {"py", "docs"}.intersection(options.parts) and tools is not None:
         _test_python(test_run, tools, found, options)
+    if "faults" in options.parts and FAULTS.kind in options.kinds and tools is not None:
+        _test_faults(test_run, tools, found, options)
     for name in test_run.failures:
         print(f"failed: {name}")
     print(test_run.totals, flush=True)
@@ -178,6 +183,39 @@ def _build_wheel(test_run: TestRun, tools: venvs.Venv, interpreter: Interpreter)
     name = f"wheel for {interpreter.kind}"
     is_built = test_run.command(name, command, timeout=SECONDS_TO_BUILD)
     return next(folder.glob("*.whl"), None) if is_built else None
+
+
+def _test_faults(
+    test_run: TestRun, tools: venvs.Venv, found: dict[str, Interpreter], options: Options
+) -> None:
+    """Build the package with fault points, unoptimized, and kill its processes at each of them."""
+    interpreter = found.get(FAULTS.kind)
+    if interpreter is None:
+        return
+    folder = places.OUTPUT / "wheels" / "faults"
+    shutil.rmtree(folder, ignore_errors=True)
+    command: list[str | Path] = [
+        *(tools.program("maturin"), "build", "--locked", "--profile", "dev"),
+        *("--features", "faults"),
+        *("--interpreter", interpreter.executable, "--out", folder),
+    ]
+    name = "wheel with fault points"
+    if not test_run.command(name, command, timeout=SECONDS_TO_BUILD):
+        return
+    name = "installation with fault points"
+    progress = watched.Progress(name)
+    try:
+        with venvs.held("faults", interpreter, venvs.REQUIREMENTS / "test.txt", progress) as venv:
+            progress.phase(name)
+            wheel = next(folder.glob("*.whl"))
+            venv.pip_install(["--no-deps", "--force-reinstall", wheel], progress)
+            test_run.record(progress, name, ONE_PASSED)
+            chosen = ["-k", options.keyword] if options.keyword else []
+            arguments = ["tests/test_faults.py", *chosen]
+            may_be_empty = options.keyword is not None
+            pytest_runs.run(test_run, venv, FAULTS, "faults", arguments, may_be_empty=may_be_empty)
+    except venvs.VenvError as error:
+        test_run.record(progress, name, ONE_FAILED, str(error))
 
 
 def _test_on(test_run: TestRun, interpreter: Interpreter, wheel: Path, options: Options) -> None:

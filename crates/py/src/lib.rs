@@ -22,6 +22,8 @@ mod derived;
 mod encoding;
 mod errors;
 mod event;
+#[cfg(feature = "faults")]
+mod faults;
 mod fork;
 mod holder;
 mod imported;
@@ -87,6 +89,8 @@ mod _native {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         let py = module.py();
         super::message::initialize();
+        #[cfg(feature = "faults")]
+        super::faults::add(module)?;
         Lock::add_shortcuts(py)?;
         RLock::add_shortcuts(py)?;
         Semaphore::add_shortcuts(py)?;
