@@ -162,9 +162,9 @@ def _arrive(ticket_or_family: Ticket | tuple[int, int], *journey: Any) -> Ticket
     family = ticket_or_family
     descriptor, token, pid, start_time = journey
     if family not in _arrived:
-        _arrived.add(family)
         util.register_after_fork(_LEAVING, _settle_in)
         _native.family_join(descriptor.detach(), family, token)
+        _arrived.add(family)
         _native.family_name(process_name())
         watch_parent(pid, start_time)
     return Ticket(token)

@@ -19,15 +19,17 @@
 //!    transitions from and to zero happen under the mutex, together with the holder bit. Whoever
 //!    drops a reference waits only a moment for the mutex: if somebody was stopped who has it, the
 //!    reference is counted on until this process gets the mutex again.
-//! 5. Nothing of a joined family is unmapped while the process lives. Offsets read from the
-//!    file are checked before they are followed.
+//! 5. Nothing of a joined family is unmapped while the process lives, and the file is sealed
+//!    against being cut. Whatever is read from it is checked before it is used as an offset, a
+//!    length or a bound, as if somebody had overwritten it: what is followed lies in the file and
+//!    is aligned, and each loop ends.
 
 use core::fmt;
 use core::ptr::NonNull;
 use core::time::Duration;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::fs::{MemfdFlags, Mode, OFlags, open, readlink};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, open, readlink};
 use rustix::io::{Errno, FdFlags};
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -53,7 +55,7 @@ mod trim;
 mod write;
 
 pub use fork::{after_fork_in_child, after_fork_in_parent, before_fork};
-use kernel::{fcntl_setfd, fstat, ftruncate, memfd_create};
+use kernel::{fcntl_add_seals, fcntl_get_seals, fcntl_setfd, fstat, ftruncate, memfd_create};
 use layout::{Extent, Header, MAGIC, MAX_EXTENTS, ObjectHeader, ProcessSlot};
 pub(crate) use mapping::CopyOnWrite;
 pub use processes::Processes;
@@ -289,10 +291,13 @@ impl Family {
     }
 
     fn found() -> Result<Self, FamilyError> {
-        let file =
-            memfd_create(c"freethreading", MemfdFlags::CLOEXEC).map_err(os("memfd_create"))?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = memfd_create(c"freethreading", flags).map_err(os("memfd_create"))?;
         // No step: nobody else has the file yet.
         ftruncate(&file, Extent(0).size()).map_err(os("ftruncate"))?;
+        // Nobody can take from the others what they have mapped, or forbid them to map more.
+        let seals = SealFlags::SHRINK | SealFlags::SEAL;
+        fcntl_add_seals(&file, seals).map_err(os("fcntl"))?;
         let mut id = [0_u8; 16];
         fill_random(&mut id)?;
         let (low, high) = id.split_at(8);
@@ -317,6 +322,11 @@ impl Family {
         // A mapping past the end of a file faults when it is touched.
         let size = fstat(&file).map_err(os("fstat"))?.st_size;
         if u64::try_from(size).unwrap_or(0) < Extent(0).size() {
+            return Err(FamilyError::Foreign);
+        }
+        // Nor may it end sooner one day. (What has no seals isn't a memory file.)
+        let seals = fcntl_get_seals(&file).map_err(|_| FamilyError::Foreign)?;
+        if !seals.contains(SealFlags::SHRINK) {
             return Err(FamilyError::Foreign);
         }
         // One that came over an exec has lost the mark; programs that we start mustn't keep it.
@@ -352,9 +362,9 @@ impl Family {
     }
 
     fn object_header(&self, run: Run) -> Option<&ObjectHeader> {
-        let header = self.resolve(run.0, size_of::<ObjectHeader>())?;
-        // SAFETY: as above; runs start at multiples of a cell.
-        Some(unsafe { header.cast().as_ref() })
+        let header = self.resolve(run.0, size_of::<ObjectHeader>())?.cast();
+        // SAFETY: as above, and aligned.
+        header.is_aligned().then(|| unsafe { header.as_ref() })
     }
 
     /// The name of the family.

@@ -27,7 +27,8 @@
 //! 4. No code of the user runs while a mutex is held, except `read`, which must only copy. Nor is
 //!    one that others may hold for long waited for meanwhile: who finds the storage's taken releases
 //!    its own, waits, and begins again.
-//! 5. What is read from shared memory is checked before it is used as a length or address.
+//! 5. What is read from shared memory is checked before it is used as a length or address, and a
+//!    chain of segments that goes in a circle is found out: no walk is endless.
 //! 6. Who takes a message with a claim has written it down, in a word of its own, from the moment
 //!    on that the message is taken: `claim` says how.
 //!
@@ -42,6 +43,7 @@ use crate::deadline::Deadline;
 use crate::family::{Entry, Family};
 use crate::park::{Park, Parked, Uninterruptible};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering, fence_after_update};
+use crate::storage::trail::Trail;
 use crate::storage::{Address, Blob, BlobName, Kind, OutOfMemory, Shareable, Storage, Unavailable};
 use crate::sync::mutex::{Locked, Tried};
 
@@ -53,7 +55,7 @@ mod side;
 use bell::Bell;
 use claim::{Claim, StagedClaim};
 pub use segment::MAX_MESSAGE;
-use segment::{Cursor, Record, Segment, Unreadable};
+use segment::{Cursor, Record, Segment, Unreadable, Unwritable};
 use side::Side;
 pub use side::Waited;
 
@@ -124,6 +126,8 @@ pub enum Put {
     Interrupted,
     /// No memory for the message; the queue is as it was.
     OutOfMemory,
+    /// Somebody has overwritten the shared memory.
+    Corrupted,
 }
 
 /// How a get ended.
@@ -379,18 +383,23 @@ impl Queue {
     ) -> Attempt<Put> {
         let outcome = if self.has_room() {
             let appended = match blob {
-                None => Record::new(tag, message, false).and_then(|record| {
-                    self.append(storage, entry, &record, |producers, end| {
-                        producers.commit(end);
-                        Ok(())
-                    })
-                }),
+                None => Record::new(tag, message, false)
+                    .map_err(Unwritable::from)
+                    .and_then(|record| {
+                        self.append(storage, entry, &record, |producers, end| {
+                            producers.commit(end);
+                            Ok(())
+                        })
+                    }),
                 Some(blob) => self.append_with_blob(storage, entry, tag, message, blob),
             };
             match appended {
                 Ok(()) => Attempt::Ended(Put::Done),
-                Err(Unavailable::OutOfMemory) => Attempt::Ended(Put::OutOfMemory),
-                Err(Unavailable::Busy) => Attempt::WouldWait,
+                Err(Unwritable::Unavailable(Unavailable::OutOfMemory)) => {
+                    Attempt::Ended(Put::OutOfMemory)
+                }
+                Err(Unwritable::Unavailable(Unavailable::Busy)) => Attempt::WouldWait,
+                Err(Unwritable::Corrupted) => Attempt::Ended(Put::Corrupted),
             }
         } else {
             Attempt::Ended(Put::Full)
@@ -427,11 +436,13 @@ impl Queue {
         entry: Entry,
         record: &Record<'_>,
         commit: impl FnOnce(&Side, Cursor) -> Result<(), Unavailable>,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<(), Unwritable> {
         let cursor = self.producers.cursor();
         let segment = Segment::unless_null(storage, cursor.segment)?;
         match segment.and_then(|segment| segment.write(cursor.position, record)) {
-            Some(position) => commit(&self.producers, Cursor { position, ..cursor }),
+            Some(position) => {
+                commit(&self.producers, Cursor { position, ..cursor }).map_err(Unwritable::from)
+            }
             None => self.append_further(storage, entry, segment, cursor, record, commit),
         }
     }
@@ -447,17 +458,21 @@ impl Queue {
         cursor: Cursor,
         record: &Record<'_>,
         commit: impl FnOnce(&Side, Cursor) -> Result<(), Unavailable>,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<(), Unwritable> {
         let mut segment = full;
         let mut cursor = cursor;
+        let mut trail = Trail::default();
         loop {
             cursor =
                 self.next_segment(storage, entry, segment, cursor.position, record.length())?;
+            if !trail.goes_on(cursor.segment) {
+                return Err(Unwritable::Corrupted);
+            }
             segment = Segment::unless_null(storage, cursor.segment)?;
             if let Some(position) =
                 segment.and_then(|segment| segment.write(cursor.position, record))
             {
-                return commit(&self.producers, Cursor { position, ..cursor });
+                return Ok(commit(&self.producers, Cursor { position, ..cursor })?);
             }
         }
     }
@@ -471,7 +486,7 @@ impl Queue {
         tag: u32,
         message: &[&[u8]],
         blob: &Blob,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<(), Unwritable> {
         let name = blob.name().to_bytes();
         let mut parts: Vec<&[u8]> = Vec::new();
         let room = parts.try_reserve_exact(1 + message.len());
@@ -499,7 +514,7 @@ impl Queue {
         full: Option<Segment>,
         position: u32,
         length: u32,
-    ) -> Result<Cursor, Unavailable> {
+    ) -> Result<Cursor, Unwritable> {
         let link: &AtomicU64 = match full {
             Some(full) => full.next_link(),
             None => &self.first,
@@ -507,6 +522,8 @@ impl Queue {
         let mut next = Address::from_bits(link.load(Ordering::Relaxed));
         if next.is_null() {
             next = Segment::allocate(storage, entry, link, full, length)?;
+        } else if !storage.is_allocated(next) {
+            return Err(Unwritable::Corrupted);
         }
         if let Some(full) = full {
             full.write_jump(position);
@@ -652,7 +669,7 @@ impl Queue {
             if has_blob { None } else { read(tag, message) }
         };
         let found = if self.has_message() {
-            Segment::read(storage, start, read).ok()
+            Segment::read(storage, start, None, read).ok()
         } else {
             None
         };
@@ -733,7 +750,8 @@ impl Queue {
             staged = claim.map(|word| Claim::new(word, message));
             read(tag, message)
         };
-        let result = Segment::read(storage, start, read).and_then(|(taken, end)| {
+        let found = Segment::read(storage, start, None, read);
+        let result = found.and_then(|(taken, end)| {
             let can_be_taken = blob
                 .zip(storage.family())
                 .is_none_or(|(name, family)| name.can_be_taken(family));
@@ -907,9 +925,10 @@ impl Queue {
         if self.consumers.mutex.try_lock(storage) == Tried::Busy {
             return;
         }
-        let mut cursor = self.start();
+        let (mut cursor, mut trail) = (self.start(), Trail::default());
         for _ in 0..self.len() {
-            match Segment::read(storage, cursor, |tag, message, _| visit(tag, message)) {
+            let visit = |tag, message: &[u8], _| visit(tag, message);
+            match Segment::read(storage, cursor, Some(&mut trail), visit) {
                 Ok(((), next)) => cursor = next,
                 Err(_) => break,
             }
@@ -920,14 +939,14 @@ impl Queue {
     /// Frees the blobs of the messages that nobody will take. If this process is killed on the
     /// way, the next one that frees the queue begins again.
     fn discard_blobs(&self, storage: Storage, family: &Family) {
-        let mut cursor = self.start();
+        let (mut cursor, mut trail) = (self.start(), Trail::default());
         for _ in 0..self.len() {
             let discard = |_, message: &[u8], has_blob| {
                 if let (Some(name), _) = split_name(message, has_blob) {
                     name.discard(family);
                 }
             };
-            match Segment::read(storage, cursor, discard) {
+            match Segment::read(storage, cursor, Some(&mut trail), discard) {
                 Ok(((), next)) => cursor = next,
                 Err(_) => break,
             }
@@ -963,18 +982,18 @@ impl Queue {
             None => (taken, self.start()),
         };
         let put = self.producers.count.load(Ordering::Acquire);
+        let mut trail = Trail::default();
         for _ in 0..put.wrapping_sub(count) {
             let mut is_over = false;
-            let rewritten = Segment::rewrite_tag(storage, cursor, |tag, message, has_blob| {
-                match retag(tag, split_name(message, has_blob).1) {
+            let retag =
+                |tag, message: &[u8], has_blob| match retag(tag, split_name(message, has_blob).1) {
                     ControlFlow::Continue(tag) => tag,
                     ControlFlow::Break(tag) => {
                         is_over = true;
                         tag
                     }
-                }
-            });
-            match rewritten {
+                };
+            match Segment::rewrite_tag(storage, cursor, Some(&mut trail), retag) {
                 Ok(next) if !is_over => cursor = next,
                 _ => break,
             }

@@ -21,6 +21,7 @@ mod blob;
 mod fork_safe;
 mod local;
 mod private_copy;
+pub(crate) mod trail;
 
 pub use blob::{Blob, BlobName};
 pub use local::after_fork_in_child;
@@ -256,17 +257,25 @@ impl Storage {
     }
 
     /// Moves `link`, a word of this storage, on to `next`, and gives the memory back that it led
-    /// to. A process that is killed in this has done all or nothing.
+    /// to. A process that is killed in this has done all or nothing. False, and nothing has happened,
+    /// if it doesn't lead to memory (somebody has overwritten shared memory).
     ///
     /// # Safety
     ///
     /// As [`Storage::free`].
-    pub unsafe fn free_linked(self, address: Address, bytes: usize, link: &AtomicU64, next: u64) {
+    #[must_use]
+    pub unsafe fn free_linked(
+        self,
+        address: Address,
+        bytes: usize,
+        link: &AtomicU64,
+        next: u64,
+    ) -> bool {
         // SAFETY: passed on to the caller.
-        unsafe { self.free_linked_if(Entry::Whenever, address, bytes, link, next) };
+        unsafe { self.free_linked_if(Entry::Whenever, address, bytes, link, next) }
     }
 
-    /// As [`Storage::free_linked`]; false, and nothing has happened, if that isn't possible in time.
+    /// As [`Storage::free_linked`]; false also if that isn't possible in time.
     ///
     /// # Safety
     ///
@@ -339,8 +348,23 @@ impl Storage {
         match self {
             // SAFETY: passed on to the caller.
             Self::Private => unsafe { local::free(address, bytes) },
-            Self::Shared(family) => family.free(Run::of_data(address.0)),
+            Self::Shared(family) => family.free_raw(Run::of_data(address.0)),
         }
+    }
+
+    /// Whether memory was allocated that begins at `address`, as far as shared memory tells.
+    pub(crate) fn is_allocated(self, address: Address) -> bool {
+        match self {
+            Self::Private => true,
+            Self::Shared(family) => family.is_raw(Run::of_data(address.0)),
+        }
+    }
+
+    /// Where a `T` at `address` is mapped here; `None` if there can't be one.
+    #[inline]
+    pub(crate) fn resolve_as<T>(self, address: Address) -> Option<NonNull<T>> {
+        let start = self.resolve(address, size_of::<T>())?.cast::<T>();
+        start.is_aligned().then_some(start)
     }
 
     /// Where `address` is mapped here; `None` if `bytes` bytes from it can't be an allocation

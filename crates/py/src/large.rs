@@ -363,12 +363,18 @@ impl Received {
         })
     }
 
-    /// The only part's bytes.
+    /// The first part's bytes, if it lies in the message's own blob.
     fn bytes(&self) -> &[u8] {
-        let Some(Part { start, length, .. }) = self.parts.first() else {
+        let Some(Part {
+            name: None,
+            start,
+            length,
+            ..
+        }) = self.parts.first()
+        else {
             return &[];
         };
-        // SAFETY: `new` has checked that the part lies within the blob.
+        // SAFETY: `new` has checked that a part that lies in no other blob lies within this one.
         let start = unsafe { self.blob.as_ptr().add(*start) };
         // SAFETY: as above; the sender has written it all, the blob is ours alone, and nobody
         // has a view on it yet.

@@ -139,6 +139,7 @@ fn is_put(outcome: Put) -> PyResult<bool> {
         Put::Done => Ok(true),
         Put::Full | Put::Interrupted => Ok(false),
         Put::OutOfMemory => Err(out_of_memory("a message; the queue is as it was")),
+        Put::Corrupted => Err(overwritten()),
     }
 }
 
@@ -179,10 +180,12 @@ pub(crate) fn take_if<R: Send>(
         Get::Got(taken) => Ok(Some(taken)),
         Get::Empty | Get::Interrupted => Ok(None),
         Get::OutOfMemory => Err(out_of_memory("the next message; it stays in the queue")),
-        Get::Corrupted => Err(PyRuntimeError::new_err(
-            "the queue's shared memory was overwritten",
-        )),
+        Get::Corrupted => Err(overwritten()),
     }
+}
+
+fn overwritten() -> PyErr {
+    PyRuntimeError::new_err("the queue's shared memory was overwritten")
 }
 
 /// Takes a reference out of a private queue, detached only while there is none.

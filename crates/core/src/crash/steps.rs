@@ -251,8 +251,6 @@ pub(super) const NAMES: &[&str] = &[
     "extent.grown",
     "extent.mapped",
     "extent.added",
-    "run.unknown.unlinking",
-    "run.unknown.unlinked",
     // family/bitmap.rs
     "bitmap.setting",
     "bitmap.set",

@@ -14,7 +14,7 @@
 //! message was committed. So a process that is killed anywhere leaves the blob with exactly one
 //! of the two, and its own bits are cleared like those of any other object.
 
-use super::layout::{CELL, GIVE, PAYLOAD, TAKE};
+use super::layout::{CELL, Extent, GIVE, PAYLOAD, TAKE};
 use super::objects::{CONDEMNED, FAMILY, clear_bit, has_bit, is_last, set_bit};
 use super::processes::slot_of;
 use super::{Family, Run};
@@ -85,24 +85,23 @@ impl Family {
         });
     }
 
-    /// How many bytes a blob has room for.
+    /// How many bytes a blob has room for: no more than its extent, whatever its header says.
     pub(crate) fn blob_length(&self, blob: Run) -> usize {
         let cells = self
             .run_header(blob)
             .map_or(0, |header| header.cells.load(Relaxed));
-        usize::try_from((u64::from(cells) * CELL).saturating_sub(PAYLOAD)).unwrap_or(0)
+        let most = Extent::of(blob.0).map_or(0, |extent| extent.end() - blob.0);
+        let run = (u64::from(cells) * CELL).min(most);
+        usize::try_from(run.saturating_sub(PAYLOAD)).unwrap_or(0)
     }
 
-    fn blob_of_family(&self, blob: Run, serial: u64) -> Option<(super::Extent, u32)> {
+    fn blob_of_family(&self, blob: Run, serial: u64) -> Option<(Extent, u32)> {
         let place = self.existing(blob)?;
         let header = self.object_header(blob)?;
         let is_it = header.run.serial.load(Relaxed) == serial
             && serial != CONDEMNED
             && header.run.kind.load(Relaxed) == Kind::Blob as u32
-            && has_bit(&header.holders, FAMILY)
-            && self
-                .resolve(blob.0 + PAYLOAD, self.blob_length(blob))
-                .is_some();
+            && has_bit(&header.holders, FAMILY);
         is_it.then_some(place)
     }
 

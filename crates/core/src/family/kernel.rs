@@ -5,11 +5,12 @@
 
 #[cfg(miri)]
 pub(super) use interpreted::{
-    fallocate, fcntl_setfd, fstat, ftruncate, memfd_create, mmap, mmap_anonymous, munmap, pwrite,
+    fallocate, fcntl_add_seals, fcntl_get_seals, fcntl_setfd, fstat, ftruncate, memfd_create, mmap,
+    mmap_anonymous, munmap, pwrite,
 };
 #[cfg(not(miri))]
 pub(super) use rustix::{
-    fs::{fallocate, fstat, ftruncate, memfd_create},
+    fs::{fallocate, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create},
     io::{fcntl_setfd, pwrite},
     mm::{mmap, mmap_anonymous, munmap},
 };
@@ -21,7 +22,7 @@ mod interpreted {
     use std::os::fd::{AsFd, OwnedFd};
 
     use rustix::event::{EventfdFlags, eventfd};
-    use rustix::fs::{FallocateFlags, MemfdFlags};
+    use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
     use rustix::io::{Errno, FdFlags, Result};
     use rustix::mm::{MapFlags, ProtFlags};
 
@@ -39,6 +40,14 @@ mod interpreted {
 
     pub(crate) fn fstat(_file: impl AsFd) -> Result<Stat> {
         Ok(Stat { st_size: i64::MAX })
+    }
+
+    pub(crate) fn fcntl_add_seals(_file: impl AsFd, _seals: SealFlags) -> Result<()> {
+        Ok(())
+    }
+
+    pub(crate) fn fcntl_get_seals(_file: impl AsFd) -> Result<SealFlags> {
+        Ok(SealFlags::all())
     }
 
     pub(crate) fn fcntl_setfd(_file: impl AsFd, _flags: FdFlags) -> Result<()> {

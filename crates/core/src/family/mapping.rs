@@ -8,7 +8,7 @@ use core::ptr::{NonNull, null_mut};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
-use super::kernel::{mmap, mmap_anonymous, munmap};
+use super::kernel::{fstat, mmap, mmap_anonymous, munmap};
 use super::layout::{Extent, MAX_EXTENTS, PAYLOAD};
 use super::{Family, Run};
 use crate::primitive::Ordering::{AcqRel, Acquire};
@@ -70,8 +70,18 @@ impl Family {
         })
     }
 
+    /// Whether the file has the whole extent. (A mapping past the end of a file faults when it is
+    /// touched, and the number of extents is a word that somebody may have overwritten.)
+    pub(super) fn is_in_file(&self, extent: Extent) -> Result<bool, Errno> {
+        let size = u64::try_from(fstat(&self.file)?.st_size).unwrap_or(0);
+        Ok(size >= extent.end())
+    }
+
     #[cold]
     pub(super) fn map_extent(&self, extent: Extent) -> Result<NonNull<u8>, Errno> {
+        if !self.is_in_file(extent)? {
+            return Err(Errno::NXIO);
+        }
         let length = usize::try_from(extent.size()).map_err(|_| Errno::NOMEM)?;
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use core::time::Duration;
 
 use super::bitmap::Bitmap;
-use super::layout::{Extent, HOLDER_WORDS, PAYLOAD};
+use super::layout::{Extent, HOLDER_WORDS, ObjectHeader, PAYLOAD};
 use super::processes::{slot_of, unregistered};
 use super::runs::{RAW, cells_for};
 use super::{Entry, Family, Run};
@@ -81,8 +81,10 @@ impl Family {
 
     /// Where an object's payload is mapped. The run came from `allocate_object` or `retain`.
     pub(crate) fn object(&self, run: Run) -> NonNull<u8> {
-        self.resolve(run.0 + PAYLOAD, 1)
-            .expect("resolved before, when the run was checked")
+        let header = self.object_header(run);
+        let header = header.expect("found before, when the run was checked");
+        // SAFETY: the payload begins where the header ends; at most that is the extent's end.
+        unsafe { NonNull::from(header).add(1).cast() }
     }
 
     /// One more local reference to the object at `offset`, if it still is the one with this
@@ -93,7 +95,7 @@ impl Family {
             let (extent, cell) = self.existing(run)?;
             let header = self.object_header(run)?;
             let kind = header.run.kind.load(Relaxed);
-            self.resolve(offset.checked_add(PAYLOAD)?, bytes)?;
+            self.resolve(offset, size_of::<ObjectHeader>().checked_add(bytes)?)?;
             if header.run.serial.load(Relaxed) != serial || serial == CONDEMNED || kind == RAW {
                 return None;
             }

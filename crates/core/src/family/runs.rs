@@ -100,9 +100,9 @@ impl Family {
             crash::step!("run.cells");
             header.kind.store(kind, Relaxed);
             crash::step!("run.kind");
-            let serial = self.header().serial.fetch_add(1, Relaxed) + 1;
+            let serial = self.header().serial.fetch_add(1, Relaxed);
             crash::step!("run.serial_taken");
-            header.serial.store(serial, Relaxed);
+            header.serial.store(serial.wrapping_add(1).max(1), Relaxed);
             crash::step!("run.prepared");
             starts.set(cell);
             if let Some(link) = link {
@@ -213,7 +213,7 @@ impl Family {
         let header = self.header();
         loop {
             let next = Extent(header.extents.load(Relaxed) as usize);
-            if next.0 >= MAX_EXTENTS {
+            if next.0 >= MAX_EXTENTS || !self.is_next(next) {
                 return Err(OutOfMemory);
             }
             crash::step!("extent.growing");
@@ -239,6 +239,30 @@ impl Family {
         self.extents().count()
     }
 
+    /// Whether the file has all extents before this one, as it must have if it is the next. (Else
+    /// the number of extents was overwritten.)
+    fn is_next(&self, extent: Extent) -> bool {
+        let before = extent.0.checked_sub(1).map(Extent);
+        before.is_some_and(|before| self.is_in_file(before).unwrap_or(false))
+    }
+
+    /// Frees raw memory, and nothing else: what doesn't exist, or is an object, was named by a word
+    /// that somebody has overwritten.
+    pub(crate) fn free_raw(&self, run: Run) {
+        self.locked(|| {
+            if self.is_raw(run) {
+                self.free_locked(run, None);
+                self.trim();
+            }
+        });
+    }
+
+    /// Whether there is raw memory.
+    pub(crate) fn is_raw(&self, run: Run) -> bool {
+        let is_raw = |header: &RunHeader| header.kind.load(Relaxed) == RAW;
+        self.existing(run).is_some() && self.run_header(run).is_some_and(is_raw)
+    }
+
     /// Frees a run. One that doesn't exist is left alone.
     pub(crate) fn free(&self, run: Run) {
         self.locked(|| {
@@ -249,17 +273,16 @@ impl Family {
 
     /// Moves `link`, a word of this family's memory, on from a run to `next`, and frees the run.
     /// A process that is killed in this has done all or nothing. False, and nothing has happened, if
-    /// the mutex isn't to be had in time.
+    /// the mutex isn't to be had in time, or there is no such memory (any more): then a link was
+    /// overwritten, and following it might never end.
     pub(crate) fn free_linked(&self, entry: Entry, run: Run, link: &AtomicU64, next: u64) -> bool {
         let freed = self.locked_if(entry, || {
-            if !self.free_locked(run, Some((self.offset_of(link), next))) {
-                crash::step!("run.unknown.unlinking");
-                link.store(next, Release);
-                crash::step!("run.unknown.unlinked");
-            }
+            let is_freed =
+                self.is_raw(run) && self.free_locked(run, Some((self.offset_of(link), next)));
             self.trim();
+            is_freed
         });
-        freed.is_some()
+        freed.unwrap_or(false)
     }
 
     /// Whether there was such a run.
@@ -270,7 +293,8 @@ impl Family {
         let Some(header) = self.run_header(run) else {
             return false;
         };
-        self.intend(FREE, run, header.cells.load(Relaxed), word);
+        let cells = header.cells.load(Relaxed).min(extent.cells() - cell);
+        self.intend(FREE, run, cells, word);
         self.finish_free(extent, cell);
         true
     }
@@ -289,9 +313,9 @@ impl Family {
     }
 
     pub(super) fn run_header(&self, run: Run) -> Option<&RunHeader> {
-        let header = self.resolve(run.0, size_of::<RunHeader>())?;
-        // SAFETY: resolved; made of atomics.
-        Some(unsafe { header.cast().as_ref() })
+        let header = self.resolve(run.0, size_of::<RunHeader>())?.cast();
+        // SAFETY: resolved and aligned; made of atomics.
+        header.is_aligned().then(|| unsafe { header.as_ref() })
     }
 
     /// Finishes or undoes what the mutex's last holder was killed in.

@@ -125,7 +125,7 @@ impl Family {
         let new: u64 = new
             .map(|granule| u64::from(cells_in(extent, granule)))
             .sum();
-        let now = idle.load(Relaxed) + new * CELL;
+        let now = idle.load(Relaxed).saturating_add(new * CELL);
         crash::step!("idle.backing");
         idle.store(now.saturating_sub(taken), Relaxed);
         crash::step!("idle.backed");
@@ -135,8 +135,9 @@ impl Family {
     /// When a run is freed, under the mutex.
     pub(super) fn count_freed(&self, cells: u32) {
         let idle = &self.header().idle;
+        let freed = u64::from(cells) * CELL;
         crash::step!("idle.freeing");
-        idle.store(idle.load(Relaxed) + u64::from(cells) * CELL, Relaxed);
+        idle.store(idle.load(Relaxed).saturating_add(freed), Relaxed);
         crash::step!("idle.freed");
     }
 
@@ -172,7 +173,8 @@ impl Family {
     /// of that.
     pub(super) fn trim(&self) {
         let header = self.header();
-        let most = KEPT.max(header.unpunched.load(Relaxed)) + MORE;
+        let unpunched = header.unpunched.load(Relaxed);
+        let most = KEPT.max(unpunched).saturating_add(MORE);
         if header.idle.load(Relaxed) > most {
             self.punch_holes(KEPT);
         }

@@ -11,6 +11,7 @@ use core::ptr::NonNull;
 use crate::crash;
 use crate::family::Entry;
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
+use crate::storage::trail::Trail;
 use crate::storage::{Address, OutOfMemory, Storage, Unavailable};
 
 /// The longest message.
@@ -85,6 +86,21 @@ pub(super) enum Unreadable {
     Corrupted,
 }
 
+/// Why nothing can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unwritable {
+    /// There is no memory for it, or not now.
+    Unavailable(Unavailable),
+    /// Somebody has overwritten the shared memory.
+    Corrupted,
+}
+
+impl<E: Into<Unavailable>> From<E> for Unwritable {
+    fn from(why: E) -> Self {
+        Self::Unavailable(why.into())
+    }
+}
+
 /// A segment that is mapped here.
 #[derive(Clone, Copy)]
 pub(super) struct Segment {
@@ -106,6 +122,13 @@ struct Found {
     end: u32,
 }
 
+/// What is at a place in a segment.
+enum Here {
+    Found(Found),
+    /// Nothing: the records go on in the segment after this one.
+    Jump(Segment),
+}
+
 impl Found {
     #[inline]
     fn end(&self) -> Cursor {
@@ -123,10 +146,9 @@ impl Segment {
         if address.is_null() {
             return None;
         }
-        let start = storage.resolve(address, HEADER)?;
-        let header = start.cast::<Header>();
-        // SAFETY: resolved; a Header is made of atomics and valid whatever the bytes are. It
-        // is freed only by a queue that has no other use for it (queue Invariant 3).
+        let header = storage.resolve_as::<Header>(address)?;
+        // SAFETY: resolved and aligned; a Header is made of atomics and valid whatever the bytes
+        // are. It is freed only by a queue that has no other use for it (queue Invariant 3).
         let capacity = unsafe { header.as_ref() }.capacity.load(Ordering::Relaxed);
         let records = storage.resolve(address, HEADER + capacity as usize)?;
         // SAFETY: resolved with HEADER and more bytes.
@@ -145,11 +167,29 @@ impl Segment {
     pub(super) fn unless_null(
         storage: Storage,
         address: Address,
-    ) -> Result<Option<Self>, OutOfMemory> {
+    ) -> Result<Option<Self>, Unwritable> {
         if address.is_null() {
             return Ok(None);
         }
-        Self::at(storage, address).map(Some).ok_or(OutOfMemory)
+        let why = || {
+            if storage.can_map(address) {
+                Unwritable::Corrupted
+            } else {
+                OutOfMemory.into()
+            }
+        };
+        Self::at(storage, address).map(Some).ok_or_else(why)
+    }
+
+    /// Where the chain goes on after this segment.
+    fn next(self, storage: Storage, trail: &mut Trail) -> Result<Address, Unreadable> {
+        // Acquire: pairs with the Release of the link.
+        let next = Address::from_bits(self.next_link().load(Ordering::Acquire));
+        if storage.is_allocated(next) && next != self.address && trail.goes_on(next) {
+            Ok(next)
+        } else {
+            Err(Unreadable::Corrupted)
+        }
     }
 
     /// A new segment, linked by `link` and larger than the `last` one, for a record of `length`
@@ -259,14 +299,15 @@ impl Segment {
 
     /// Reads the record at `cursor` (`read` gets its tag, its message, and whether that begins with
     /// the name of a blob), or at the start of the next segment, and says where the
-    /// one after it is.
+    /// one after it is. The trail is that of a walk from record to record, if this is part of one.
     #[inline]
     pub(super) fn read<R>(
         storage: Storage,
         cursor: Cursor,
+        trail: Option<&mut Trail>,
         read: impl FnOnce(u32, &[u8], bool) -> R,
     ) -> Result<(R, Cursor), Unreadable> {
-        let found = Self::find(storage, cursor)?;
+        let found = Self::find(storage, cursor, trail)?;
         let result = found
             .segment
             .with_message(found.position, found.length, |message| {
@@ -280,9 +321,10 @@ impl Segment {
     pub(super) fn rewrite_tag(
         storage: Storage,
         cursor: Cursor,
+        trail: Option<&mut Trail>,
         retag: impl FnOnce(u32, &[u8], bool) -> u32,
     ) -> Result<Cursor, Unreadable> {
-        let found = Self::find(storage, cursor)?;
+        let found = Self::find(storage, cursor, trail)?;
         let Found { segment, tag, .. } = found;
         let changed = segment.with_message(found.position, found.length, |message| {
             retag(tag, message, found.has_blob)
@@ -296,46 +338,76 @@ impl Segment {
 
     /// Finds the record at `cursor`, or at the start of the next segment.
     #[inline]
-    fn find(storage: Storage, cursor: Cursor) -> Result<Found, Unreadable> {
-        let Cursor {
-            segment: mut address,
-            mut position,
-        } = cursor;
-        loop {
-            let Some(segment) = Self::at(storage, address) else {
-                return Err(if storage.can_map(address) {
-                    Unreadable::Corrupted
-                } else {
-                    Unreadable::NoMemory
-                });
-            };
-            if position % 8 != 0 {
-                return Err(Unreadable::Corrupted);
-            }
-            if segment.has_room(position, RECORD_HEADER) {
-                let (marked, tag) = segment.read_header(position);
-                if marked != JUMP {
-                    let (length, has_blob) = (marked & !WITH_BLOB, marked & WITH_BLOB != 0);
-                    let end = length
-                        .checked_next_multiple_of(8)
-                        .and_then(|padded| padded.checked_add(RECORD_HEADER))
-                        .and_then(|record| record.checked_add(position))
-                        .filter(|&end| end <= segment.capacity)
-                        .ok_or(Unreadable::Corrupted)?;
-                    return Ok(Found {
-                        segment,
-                        position,
-                        length,
-                        tag,
-                        has_blob,
-                        end,
-                    });
-                }
-            }
-            // Acquire: pairs with the Release of the link.
-            address = Address::from_bits(segment.next_link().load(Ordering::Acquire));
-            position = 0;
+    fn find(
+        storage: Storage,
+        cursor: Cursor,
+        trail: Option<&mut Trail>,
+    ) -> Result<Found, Unreadable> {
+        match Self::find_here(storage, cursor)? {
+            Here::Found(found) => Ok(found),
+            Here::Jump(segment) => segment.find_further(storage, trail),
         }
+    }
+
+    /// Goes on to the next segment, and the next, until there is a record.
+    #[cold]
+    fn find_further(
+        self,
+        storage: Storage,
+        trail: Option<&mut Trail>,
+    ) -> Result<Found, Unreadable> {
+        let mut new = Trail::default();
+        let trail = trail.unwrap_or(&mut new);
+        let mut segment = self;
+        loop {
+            let cursor = Cursor {
+                segment: segment.next(storage, trail)?,
+                position: 0,
+            };
+            match Self::find_here(storage, cursor)? {
+                Here::Found(found) => return Ok(found),
+                Here::Jump(further) => segment = further,
+            }
+        }
+    }
+
+    #[inline]
+    fn find_here(storage: Storage, cursor: Cursor) -> Result<Here, Unreadable> {
+        let Cursor {
+            segment: address,
+            position,
+        } = cursor;
+        let Some(segment) = Self::at(storage, address) else {
+            return Err(if storage.can_map(address) {
+                Unreadable::Corrupted
+            } else {
+                Unreadable::NoMemory
+            });
+        };
+        if position % 8 != 0 {
+            return Err(Unreadable::Corrupted);
+        }
+        if segment.has_room(position, RECORD_HEADER) {
+            let (marked, tag) = segment.read_header(position);
+            if marked != JUMP {
+                let (length, has_blob) = (marked & !WITH_BLOB, marked & WITH_BLOB != 0);
+                let end = length
+                    .checked_next_multiple_of(8)
+                    .and_then(|padded| padded.checked_add(RECORD_HEADER))
+                    .and_then(|record| record.checked_add(position))
+                    .filter(|&end| end <= segment.capacity)
+                    .ok_or(Unreadable::Corrupted)?;
+                return Ok(Here::Found(Found {
+                    segment,
+                    position,
+                    length,
+                    tag,
+                    has_blob,
+                    end,
+                }));
+            }
+        }
+        Ok(Here::Jump(segment))
     }
 
     #[inline]

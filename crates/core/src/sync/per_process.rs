@@ -98,10 +98,10 @@ impl PerProcess {
         if address.is_null() {
             return None;
         }
-        let record = storage.resolve(address, size_of::<Record>())?;
-        // SAFETY: allocated for a Record (in shared memory, at least mapped: resolve checks it),
-        // made of atomics, and by Invariant 1 not freed while the object exists.
-        Some(unsafe { record.cast().as_ref() })
+        let record = storage.resolve_as::<Record>(address)?;
+        // SAFETY: allocated for a Record (in shared memory, at least mapped and aligned: resolve_as
+        // checks it), made of atomics, and by Invariant 1 not freed while the object exists.
+        Some(unsafe { record.as_ref() })
     }
 
     /// All records.
@@ -163,14 +163,16 @@ impl PerProcess {
 
     /// With the object.
     pub(super) fn destroy(&self, storage: Storage) {
-        loop {
+        for _ in 0..MAX_RECORDS {
             let first = Address::from_bits(self.head.load(Relaxed));
             let Some(record) = Self::at(storage, first) else {
                 return;
             };
             let (bytes, next) = (size_of::<Record>(), record.next.load(Relaxed));
             // SAFETY: allocated in `add` with this size; nobody uses the object any more.
-            unsafe { storage.free_linked(first, bytes, &self.head, next) };
+            if !unsafe { storage.free_linked(first, bytes, &self.head, next) } {
+                return;
+            }
         }
     }
 }

@@ -32,6 +32,7 @@ use crate::futex;
 use crate::park::{Park, Parked};
 use crate::primitive::Ordering::{Acquire, Relaxed, Release};
 use crate::primitive::{AtomicU32, AtomicU64};
+use crate::storage::trail::Trail;
 use crate::storage::{Address, OutOfMemory, Storage};
 use crate::sync::mutex::RobustMutex;
 
@@ -188,20 +189,21 @@ fn node(storage: Storage, address: Address) -> Option<&'static Node> {
     if address.is_null() {
         return None;
     }
-    let node = storage.resolve(address, size_of::<Node>())?;
+    let node = storage.resolve_as::<Node>(address)?;
     // SAFETY: the address was allocated for a Node in `storage` (or, in shared memory, is at
-    // least mapped: resolve checks it); Node is made of atomics. It is used only as Invariant 2
-    // says, and users of this function follow it under the mutex or as the waiter.
-    Some(unsafe { node.cast().as_ref() })
+    // least mapped and aligned: resolve_as checks it); Node is made of atomics. It is used only as
+    // Invariant 2 says, and users of this function follow it under the mutex or as the waiter.
+    Some(unsafe { node.as_ref() })
 }
 
 /// The nodes of a chain with their addresses. Under the mutex. A node may be unlinked once it
-/// has been returned.
+/// has been returned. It ends where it would go in a circle, because somebody has overwritten it.
 fn chain(storage: Storage, first: &AtomicU64) -> impl Iterator<Item = (Address, &'static Node)> {
     let mut next = Address::from_bits(first.load(Relaxed));
+    let mut trail = Trail::default();
     core::iter::from_fn(move || {
         let address = next;
-        let node = node(storage, address)?;
+        let node = node(storage, address).filter(|_| trail.goes_on(address))?;
         next = Address::from_bits(node.next.load(Relaxed));
         Some((address, node))
     })

@@ -192,9 +192,7 @@ impl Link {
                 continue;
             };
             let Some(packet) = packet else {
-                return Err(PyRuntimeError::new_err(
-                    "the pool's shared memory was overwritten: a task is malformed",
-                ));
+                return Err(overwritten());
             };
             if packet.frame.kind == Kind::Stop {
                 let none = Outgoing::new(self.tasks.storage(), py.None().into_bound(py))?;
@@ -342,6 +340,10 @@ pub(crate) fn restore_link(
     })
 }
 
+fn overwritten() -> PyErr {
+    PyRuntimeError::new_err("the pool's shared memory was overwritten: a task is malformed")
+}
+
 fn no_function() -> PyErr {
     PyRuntimeError::new_err("the task's function is gone: its call was abandoned")
 }
@@ -360,12 +362,13 @@ pub(super) fn run<'py>(
         }
         _ => {
             let parts = payload.cast_into::<PyTuple>()?;
-            let keywords = parts.get_item(parts.len() - 1)?;
-            let positional = parts.get_item(parts.len() - 2)?.cast_into::<PyTuple>()?;
-            let own = match parts.len() {
-                2 => None,
-                _ => Some(parts.get_item(0)?),
+            let (own, at) = match parts.len() {
+                2 => (None, 0),
+                3 => (Some(parts.get_item(0)?), 1),
+                _ => return Err(overwritten()),
             };
+            let positional = parts.get_item(at)?.cast_into::<PyTuple>()?;
+            let keywords = parts.get_item(at + 1)?;
             let function = own.as_ref().or(function).ok_or_else(no_function)?;
             drop(parts);
             let keywords = (!keywords.is_none()).then(|| keywords.cast::<PyDict>());

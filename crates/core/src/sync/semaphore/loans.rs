@@ -180,7 +180,8 @@ impl Semaphore {
         let Some((address, record)) = self.loans.mine(storage) else {
             return self.take(marks);
         };
-        self.loans.intend(address, record.get().number + 1);
+        self.loans
+            .intend(address, record.get().number.saturating_add(1));
         let taken = self.take(marks | ENTERING)?;
         self.settle(storage);
         Some(taken)
@@ -258,7 +259,7 @@ impl Semaphore {
             .records(storage)
             .filter(dead)
             .map(|(address, record)| self.inherit(storage, address, record))
-            .sum();
+            .fold(0, u32::saturating_add);
         mutex.unlock(storage);
         if returned > 0 {
             self.wake(storage);
