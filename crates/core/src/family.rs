@@ -363,8 +363,11 @@ impl Family {
 
     fn object_header(&self, run: Run) -> Option<&ObjectHeader> {
         let header = self.resolve(run.0, size_of::<ObjectHeader>())?.cast();
+        if !header.is_aligned() {
+            return None;
+        }
         // SAFETY: as above, and aligned.
-        header.is_aligned().then(|| unsafe { header.as_ref() })
+        Some(unsafe { header.as_ref() })
     }
 
     /// The name of the family.

@@ -8,12 +8,16 @@
 //! One thing isn't written: the name of a living process, where a mutex may be. Such a mutex is held
 //! by that process, and waited for until it ends.
 #![cfg(not(any(loom, miri)))]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "random numbers, cut to what is wanted"
+)]
 
 mod support;
 
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use freethreading_core::deadline::{Deadline, earlier};
@@ -23,7 +27,7 @@ use freethreading_core::park::{Park, Parked, Uninterruptible};
 use freethreading_core::pool::Seat;
 use freethreading_core::queue::{Patience, Queue};
 use freethreading_core::storage::handle::{self, Purpose};
-use freethreading_core::storage::{Blob, BlobName, Object, PrivateCopy, Shareable, Storage};
+use freethreading_core::storage::{Blob, BlobName, Object, PrivateCopy, Shareable, Storage, Token};
 use freethreading_core::sync::{Barrier, BarrierWait, Condition, Event, Lock, RLock, Semaphore};
 use support::{Child, Random, shared};
 
@@ -182,7 +186,7 @@ impl Vandal {
         Self {
             words: Words::of(family),
             random,
-            living: family.processes().iter().map(|it| it.bits()).collect(),
+            living: family.processes().iter().map(Token::bits).collect(),
         }
     }
 
@@ -340,7 +344,7 @@ impl Things {
     fn act(&mut self, random: &mut Random) {
         let storage = self.storage;
         let one = random.below(3) as usize;
-        match random.below(34) {
+        match random.below(40) {
             0 => drop(self.locks[one].acquire(storage, moment(), &Impatient)),
             1 => drop(self.locks[one].release(storage)),
             2 => drop(self.locks[one].poll(storage)),
@@ -374,10 +378,9 @@ impl Things {
             18 => self.barriers[one].reset(storage),
             19 => self.barriers[one].abort(storage),
             20 => drop(self.barriers[one].waiting(storage)),
-            21..=23 => self.use_queue(one, random),
-            24 => self.use_blobs(random),
-            25 => self.use_handles(random),
-            26 => {
+            21 | 22 => self.use_blobs(random),
+            23 | 24 => self.use_handles(random),
+            25 | 26 => {
                 // Drops one, and makes another.
                 match random.below(5) {
                     0 => remake(&mut self.locks[one]),
@@ -458,15 +461,17 @@ impl Things {
         };
         let end = blob.capacity();
         if end > 0 {
-            // SAFETY: the blob has so many bytes; others may write to it, which is what this is about.
-            let last = unsafe { blob.as_ptr().add(end - 1).read_volatile() };
-            let at = random.below(end as u64) as usize;
-            blob.write(at, &[last; 20_000]);
+            // SAFETY: the blob has so many bytes.
+            let last = unsafe { blob.as_ptr().add(end - 1) };
+            // SAFETY: as above; that others write to it is what this is about.
+            let last = unsafe { last.read_volatile() };
+            blob.write(random.below(end as u64) as usize, &vec![last; 20_000]);
         }
-        let copy = PrivateCopy::of(blob);
-        if let Some(copy) = copy.filter(|_| end > 0) {
-            // SAFETY: as above, in a copy.
-            unsafe { copy.as_ptr().add(end - 1).write_volatile(1) };
+        if let Some(copy) = PrivateCopy::of(blob).filter(|_| end > 0) {
+            // SAFETY: the copy has so many bytes as the blob.
+            let last = unsafe { copy.as_ptr().add(end - 1) };
+            // SAFETY: as above.
+            unsafe { last.write_volatile(1) };
         }
         if random.below(3) == 0 {
             self.blobs.clear();
@@ -529,8 +534,6 @@ fn play(scenario: Scenario, seed: u64) {
 
 /// Others work while this process overwrites words.
 fn beside(things: &mut Things, random: &mut Random) {
-    let done = new::<Event>();
-    let finished = &AtomicU32::new(0);
     let mut workers = Vec::new();
     for _ in 0..2 {
         let seed = random.below(u64::MAX) | 1;
@@ -550,8 +553,6 @@ fn beside(things: &mut Things, random: &mut Random) {
         random.spin(Duration::from_micros(200));
         things.act(random);
     }
-    finished.store(1, Ordering::Relaxed);
-    drop(done);
     for worker in workers {
         assert_eq!(worker.wait(), Some(0), "a worker fails");
     }

@@ -314,8 +314,11 @@ impl Family {
 
     pub(super) fn run_header(&self, run: Run) -> Option<&RunHeader> {
         let header = self.resolve(run.0, size_of::<RunHeader>())?.cast();
+        if !header.is_aligned() {
+            return None;
+        }
         // SAFETY: resolved and aligned; made of atomics.
-        header.is_aligned().then(|| unsafe { header.as_ref() })
+        Some(unsafe { header.as_ref() })
     }
 
     /// Finishes or undoes what the mutex's last holder was killed in.
