@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use freethreading_core::deadline::{Deadline, earlier};
-use freethreading_core::family::Family;
+use freethreading_core::family::{Family, FamilyError};
 use freethreading_core::futex::{FutexWord, Scope};
 use freethreading_core::park::{Park, Parked, Uninterruptible};
 use freethreading_core::pool::Seat;
@@ -86,7 +86,15 @@ fn rounds(scenario: Scenario, count: u64) {
 }
 
 fn round(scenario: Scenario, seed: u64) {
-    // No hooks, for this process is in no family: the child founds its own.
+    assert_eq!(
+        in_a_family_of_its_own(|| play(scenario, seed)),
+        Some(0),
+        "{scenario:?}: FUZZ_SEED={seed} (None: killed by a signal, SIGALRM if it hung)"
+    );
+}
+
+/// Runs `action` in a forked child, which founds a family of its own, for this process has none.
+fn in_a_family_of_its_own(action: impl FnOnce()) -> Option<i32> {
     let child = Child::fork(|| {
         // SAFETY: sets a timer of this process.
         unsafe { libc::alarm(PATIENCE) };
@@ -96,14 +104,91 @@ fn round(scenario: Scenario, seed: u64) {
         };
         // SAFETY: a limit of this process.
         unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
-        play(scenario, seed);
+        action();
     });
-    let status = child.wait();
-    assert_eq!(
-        status,
-        Some(0),
-        "{scenario:?}: FUZZ_SEED={seed} (None: killed by a signal, SIGALRM if it hung)"
-    );
+    child.wait()
+}
+
+#[test]
+fn a_blob_is_no_longer_than_its_part_of_the_file() {
+    let status = in_a_family_of_its_own(|| {
+        let blob = Blob::new(family(), 5000).expect("memory");
+        let words = Words::of(family());
+        let place = u64::from_le_bytes(*blob.name().to_bytes().first_chunk().expect("16 bytes"));
+        let cells = usize::try_from(place / 8 + 1).expect("small");
+        for claimed in [u32::MAX, 1 << 31, 0] {
+            words.store(cells, words.load(cells) >> 32 << 32 | u64::from(claimed));
+            let found = Blob::find(family(), blob.name()).expect("it is held");
+            assert!(found.capacity() <= words.0.len() * 8);
+            if let Some(last) = found.capacity().checked_sub(1) {
+                // SAFETY: it says that it has so many bytes.
+                let last = unsafe { found.as_ptr().add(last) };
+                // SAFETY: as above.
+                assert_eq!(unsafe { last.read_volatile() }, 0);
+            }
+        }
+    });
+    assert_eq!(status, Some(0));
+}
+
+#[test]
+fn parts_that_the_file_does_not_have_are_not_touched() {
+    let status = in_a_family_of_its_own(|| {
+        let lock = new::<Lock>();
+        let words = Words::of(family());
+        // After the magic number, the name and the last serial number.
+        let extents = 4;
+        let rest = words.load(extents) >> 32 << 32;
+        for claimed in [2, 21, u32::MAX, 0] {
+            words.store(extents, rest | u64::from(claimed));
+            assert!(family().object_count() <= 1);
+            assert!(Blob::new(family(), 3 << 20).is_err());
+            family().reap_dead();
+            let _ = family().bytes_taken();
+        }
+        words.store(extents, rest | 1);
+        assert!(Blob::new(family(), 3 << 20).is_ok());
+        drop(lock);
+    });
+    assert_eq!(status, Some(0));
+}
+
+#[test]
+fn nobody_can_cut_the_file_or_forbid_to_map_it() {
+    let status = in_a_family_of_its_own(|| {
+        let file = family().raw_fd();
+        for length in [0, 4096] {
+            // SAFETY: a call about an open file.
+            assert_eq!(unsafe { libc::ftruncate(file, length) }, -1);
+        }
+        for seal in [libc::F_SEAL_GROW, libc::F_SEAL_FUTURE_WRITE] {
+            // SAFETY: as above.
+            assert_eq!(unsafe { libc::fcntl(file, libc::F_ADD_SEALS, seal) }, -1);
+        }
+        assert!(Blob::new(family(), 3 << 20).is_ok());
+    });
+    assert_eq!(status, Some(0));
+}
+
+#[test]
+fn a_file_that_could_be_cut_is_not_joined() {
+    let status = in_a_family_of_its_own(|| {
+        // SAFETY: a new file.
+        let file = unsafe { libc::memfd_create(c"freethreading".as_ptr(), 0) };
+        let mut copy = vec![0_u8; 1 << 20];
+        let into = copy.as_mut_ptr().cast();
+        // SAFETY: so many bytes have room there.
+        assert!(unsafe { libc::pread(family().raw_fd(), into, copy.len(), 0) } > 0);
+        // The file is another family's, by its name.
+        copy[8] ^= 1;
+        // SAFETY: so many bytes are there.
+        assert!(unsafe { libc::pwrite(file, copy.as_ptr().cast(), copy.len(), 0) } > 0);
+        let [low, high] = family().id();
+        let fd = file.unsigned_abs();
+        let error = Family::join_through(std::process::id(), fd, [low ^ 1, high]).err();
+        assert!(matches!(error, Some(FamilyError::Foreign)), "{error:?}");
+    });
+    assert_eq!(status, Some(0));
 }
 
 /// Sleeps a moment, and then gives up.
