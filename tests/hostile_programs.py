@@ -12,12 +12,14 @@ that process, and waited for as long as it lives.
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import os
 import pickle
 import random
 import resource
 import signal
+import subprocess
 import sys
 import time
 import zlib
@@ -406,12 +408,143 @@ def beside(memory: Memory, end: float) -> None:
         assert code >= 0, f"a worker was killed by signal {-code}"
 
 
+MAGIC, VERSION = 0xF7, 1
+
+
+def handle(kind: int, process: int, file: int, family: tuple[int, int], place: int, serial: int) -> bytes:
+    """Return a handle whose checksum is right."""
+    words = process << 32 | file, *family, place, serial
+    body = b"".join((word % 2**64).to_bytes(WORD, "little") for word in words)
+    begin = bytes((MAGIC, VERSION, kind % 256, 0))
+    checksum = 0x811C_9DC5
+    for byte in begin + body:
+        checksum = (checksum ^ byte) * 0x0100_0193 % 2**32
+    return begin + checksum.to_bytes(4, "little") + body
+
+
+def restored(text: bytes, cls: type = freethreading.Lock) -> Any:  # noqa: ANN401 - an object of it
+    return _native.restore(cls, cls, (), text, None)
+
+
+def handles(memory: Memory, end: float) -> None:
+    """Make objects of handles that somebody has made up, and of what isn't one."""
+    kept = Things()
+    real = [it.__reduce__()[1][3] for it in (*kept.locks, *kept.semaphores, *kept.queues)]
+    family, file = _native.family_id()
+    places = [int.from_bytes(it[32:40], "little") for it in real]
+    serials = [int.from_bytes(it[40:48], "little") for it in real]
+    classes = [freethreading.Lock, freethreading.Semaphore, freethreading.Queue, int, Parcel, type]
+    pick = memory.random.choice
+    anything = (*ITEMS[:12], *classes, *real, kept.locks[0], (), {}, freethreading, -1, 2**70)
+    made = refused = 0
+    while time.monotonic() < end:
+        text: Any = handle(
+            memory.random.randrange(12),
+            pick((os.getpid(), os.getpid(), os.getppid(), 0, 1, 2**31, 2**32 - 1)),
+            pick((file, file, file, 0, 1, 2, 99, 2**32 - 1)),
+            pick((family, family, family, (0, 0), (family[0], family[1] ^ 1))),
+            pick((*places, pick(places) + 64, pick(places) + 8, 0, 64, 2**20, 2**63, 2**64 - 64)),
+            pick((*serials, 0, 1, pick(serials) + 1, 2**64 - 1)),
+        )
+        arguments = [pick(classes), pick(classes), pick(((), (1,), (None, 2))), text, None]
+        for _ in range(memory.random.randrange(3)):
+            arguments[memory.random.randrange(5)] = pick(anything)
+        try:
+            if memory.random.random() < 0.1:  # noqa: PLR2004 - now and then
+                _native.restore_link(*memory.random.choices((*real, text, *anything), k=4))
+            else:
+                repr(_native.restore(*arguments))
+            made += 1
+        except Exception as error:  # noqa: BLE001 - all that is asked for is that it is one
+            str(error)
+            refused += 1
+    assert made, "none was right"
+    assert refused, "none was wrong"
+    assert all(repr(it) for it in (*kept.locks, *kept.queues))
+
+
+def strangers(_memory: Memory, _end: float) -> None:
+    """Try to get at a family from outside, with what can be guessed and what can't."""
+    lock = freethreading.Lock()
+    lock.acquire()
+    real = lock.__reduce__()[1][3]
+    (low, high), file = _native.family_id()
+    place, serial = (int.from_bytes(real[at : at + 8], "little") for at in (32, 40))
+    guesses = [
+        handle(1, os.getpid(), file, family, place, serial)
+        for family in ((0, 0), (low, high ^ 1), (low ^ 1, high), (high, low))
+    ]
+    stale = handle(1, os.getpid(), file, (low, high), place, serial + 1)
+    code = (
+        "import sys\n"
+        "from freethreading import Lock, _native\n"
+        "for text in sys.argv[1:]:\n"
+        "    try:\n"
+        "        lock = _native.restore(Lock, Lock, (), bytes.fromhex(text), None)\n"
+        "    except RuntimeError as error:\n"
+        "        print('refused:', error)\n"
+        "    else:\n"
+        "        print(lock.locked())\n"
+    )
+    texts = [it.hex() for it in (*guesses, stale, real)]
+    finished = subprocess.run(
+        [sys.executable, "-c", code, *texts], check=True, capture_output=True, text=True
+    )
+    *refusals, last = finished.stdout.splitlines()
+    foreign = "can't be joined, it may have ended (the shared memory belongs to something else)"
+    assert all(it.startswith("refused: ") and foreign in it for it in refusals[:4]), refusals
+    assert "no longer exists" in refusals[4], refusals
+    # Who knows the whole handle, and is the same user, was given it.
+    assert last == "True", last
+
+
+def users(_memory: Memory | None, _end: float) -> None:
+    """Try to get at a family as another user."""
+    incoming, outgoing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        # It has no family: its parent founds one afterwards.
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            process, file, text = os.read(incoming, 4096).split()
+            for path in (b"fd/" + file, b"mem", b"map_files"):
+                for attempt in (lambda it: os.open(it, os.O_RDONLY), os.readlink, os.listdir):
+                    try:
+                        attempt(b"/proc/" + process + b"/" + path)
+                    except (PermissionError, NotADirectoryError):
+                        continue
+                    except OSError as error:
+                        if error.errno == errno.EINVAL:  # no link
+                            continue
+                        raise
+                    assert False, (path, attempt)  # noqa: B011, PT015 - nothing may succeed
+            try:
+                restored(bytes.fromhex(text.decode()))
+            except RuntimeError as error:
+                assert "can't be joined" in str(error), error
+                status = 0
+        finally:
+            os._exit(status)
+    lock = freethreading.Lock()
+    _, file = _native.family_id()
+    os.write(outgoing, f"{os.getpid()} {file} {lock.__reduce__()[1][3].hex()}".encode())
+    _, status = os.waitpid(child, 0)
+    assert status == 0, status
+
+
 def main() -> None:
     """Run what the command line says."""
     begin()
-    programs = {"messages": messages, "pools": pools, "beside": beside, "claims": claims}
+    end = time.monotonic() + float(sys.argv[3])
+    if sys.argv[1] == "users":
+        users(None, end)
+        return
+    programs = {it.__name__: it for it in (messages, pools, beside, claims, handles, strangers)}
     memory = Memory(random.Random(int(sys.argv[2])))  # noqa: S311 - to be repeated
-    programs[sys.argv[1]](memory, time.monotonic() + float(sys.argv[3]))
+    programs[sys.argv[1]](memory, end)
 
 
 if __name__ == "__main__":

@@ -190,8 +190,10 @@ class Crew:
         if self.pid != os.getpid():
             return  # a forked child has no part in its parent's pools
         self.is_closed = True
-        self.engine.terminate(error)
-        self.end()
+        try:
+            self.engine.terminate(error)
+        finally:
+            self.end()
 
     def end(self) -> None:
         """End the workers; amidst a look at them, that look does it, or the next one."""

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+# How often, in seconds, who waits for a thread's end asks the thread itself.
+_LOOK = 1.0
+
+
 class PoolThread(threading.Thread):
     """A daemon thread that is ended, for all who ask, when its function is."""
 
@@ -42,10 +46,20 @@ class PoolThread(threading.Thread):
     def join(self, timeout: float | None = None) -> None:
         """Wait for its end, at most `timeout` seconds; in itself, don't."""
         me = threading.get_ident()
-        if me == self.ident or not self._is_over.wait(timeout) or me in self._joining:
+        if me == self.ident or not self._await_end(timeout) or me in self._joining:
             return
         self._joining.add(me)
         try:
             super().join()
         finally:
             self._joining.discard(me)
+
+    def _await_end(self, timeout: float | None) -> bool:
+        """Wait for the end of its function; False: not in time."""
+        if timeout is not None:
+            return self._is_over.wait(timeout) or not super().is_alive()
+        # Between processes the event lies in shared memory. Somebody may have overwritten it.
+        while not self._is_over.wait(_LOOK):
+            if not super().is_alive():
+                break
+        return True

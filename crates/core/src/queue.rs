@@ -402,7 +402,7 @@ impl Queue {
                 Err(Unwritable::Corrupted) => Attempt::Ended(Put::Corrupted),
             }
         } else {
-            Attempt::Ended(Put::Full)
+            Attempt::Ended(self.why_no_room())
         };
         self.producers.mutex.unlock_and_fence(storage);
         if outcome == Attempt::Ended(Put::Done) {
@@ -419,6 +419,19 @@ impl Queue {
         let limit = self.limit();
         put.wrapping_sub(self.producers.other_count()) < limit
             || put.wrapping_sub(self.producers.look_at(&self.consumers)) < limit
+    }
+
+    /// Under the producers' mutex, after `has_room`: more messages than there may be at a time can't
+    /// have been put, and nobody will ever make room.
+    #[cold]
+    fn why_no_room(&self) -> Put {
+        // Relaxed: written under this mutex.
+        let put = self.producers.count.load(Ordering::Relaxed);
+        if put.wrapping_sub(self.producers.other_count()) > self.limit() {
+            Put::Corrupted
+        } else {
+            Put::Full
+        }
     }
 
     /// Whether there is a message to take. Under the consumers' mutex.
