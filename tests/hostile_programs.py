@@ -2,8 +2,8 @@
 
     python hostile_programs.py PROGRAM SEED SECONDS
 
-Whatever the memory says, each call must return or raise an `Exception`: a crash, a panic (which is a
-`BaseException`), or a call that doesn't come back ends the program with another status than 0.
+Whatever the memory says, each call must return or raise an `Exception`: a crash, a panic (which is
+a `BaseException`), or a call that does not come back ends the program with another status than 0.
 
 One thing isn't written: the number of a living process, where a lock may be. Such a lock is held by
 that process, and waited for as long as it lives.
@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import freethreading
@@ -31,8 +32,8 @@ from freethreading import _native
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-# Nobody may make very much of nonsense.
-ADDRESS_SPACE = 16 << 30
+# Nobody may make very much of nonsense: so much more than at the beginning.
+ADDRESS_SPACE = 2 << 30
 # Not a bound on speed: a call that takes longer is ended by a signal, and one that lets no signal
 # through hangs.
 PATIENCE = 2.0
@@ -78,7 +79,9 @@ class Memory:
         """Return where words are that were others (or zero) before."""
         now = self.read()
         before = before.ljust(len(now), b"\0")
-        pages = [at for at in range(0, len(now), PAGE) if now[at : at + PAGE] != before[at : at + PAGE]]
+        pages = [
+            at for at in range(0, len(now), PAGE) if now[at : at + PAGE] != before[at : at + PAGE]
+        ]
         return [
             at
             for page in pages
@@ -134,7 +137,9 @@ def begin() -> None:
     """Prepare a process for calls that may never end, or want too much."""
     signal.signal(signal.SIGALRM, expire)
     faulthandler.dump_traceback_later(LAST_RESORT + float(sys.argv[3]), exit=True)
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    most = used * resource.getpagesize() + ADDRESS_SPACE
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
 
 
 class Parcel:
@@ -176,7 +181,7 @@ def touch(value: Any) -> None:  # noqa: ANN401 - of any type
         zlib.crc32(repr(value).encode(errors="replace"))
         return
     zlib.crc32(view)
-    if len(view) and not view.readonly:
+    if view and not view.readonly:
         view[-1:] = b"\1"
 
 
@@ -250,7 +255,7 @@ def claims(memory: Memory, _end: float) -> None:
             refused += 1
         else:
             refused += item == b""
-    assert refused == 4, refused  # noqa: PLR2004, S101 - one for each length
+    assert refused == 4, "one for each length"
 
 
 def square(number: int) -> int:
@@ -314,12 +319,12 @@ class Things:
 
     def __init__(self) -> None:
         self.locks: list[Any] = [freethreading.Lock(), freethreading.RLock()]
-        self.semaphores = [freethreading.Semaphore(2), freethreading.BoundedSemaphore(1)]
+        self.semaphores: list[Any] = [freethreading.Semaphore(2), freethreading.BoundedSemaphore(1)]
         self.event = freethreading.Event()
-        self.condition = freethreading.Condition()
+        self.condition: Any = freethreading.Condition()
         self.barrier = freethreading.Barrier(2)
         self.queues: list[Any] = [freethreading.Queue(50), freethreading.Queue()]
-        self.simple = freethreading.SimpleQueue()
+        self.simple: Any = freethreading.SimpleQueue()
 
     def calls(self, source: random.Random) -> list[Callable[[], object]]:
         """Return what may be done, each with a timeout."""
@@ -349,7 +354,7 @@ class Things:
             lambda: repr((queue, queue.qsize(), queue.full())),
             queue.task_done,
             lambda: self.simple.put(item),
-            lambda: self.simple.empty() or touch(self.simple.get()),
+            lambda: touch(self.simple.get()) if not self.simple.empty() else None,
             lambda: pickle.loads(pickle.dumps(lock)).locked(),
             _native.family_statistics,
             lambda: type(queue)().put(item),
@@ -388,7 +393,7 @@ def work(things: Things, there: Any, seed: int, seconds: float) -> None:  # noqa
 def beside(memory: Memory, end: float) -> None:
     """Overwrite words while workers use everything."""
     things = Things()
-    there = freethreading.SimpleQueue()
+    there: Any = freethreading.SimpleQueue()
     seconds = end - time.monotonic()
     seeds = [memory.random.randrange(2**32) for _ in range(2)]
     workers = [freethreading.Worker(target=work, args=(things, there, it, seconds)) for it in seeds]
@@ -411,7 +416,9 @@ def beside(memory: Memory, end: float) -> None:
 MAGIC, VERSION = 0xF7, 1
 
 
-def handle(kind: int, process: int, file: int, family: tuple[int, int], place: int, serial: int) -> bytes:
+def handle(
+    kind: int, process: int, file: int, *, family: tuple[int, int], place: int, serial: int
+) -> bytes:
     """Return a handle whose checksum is right."""
     words = process << 32 | file, *family, place, serial
     body = b"".join((word % 2**64).to_bytes(WORD, "little") for word in words)
@@ -422,6 +429,11 @@ def handle(kind: int, process: int, file: int, family: tuple[int, int], place: i
     return begin + checksum.to_bytes(4, "little") + body
 
 
+def handle_of(thing: Any) -> bytes:  # noqa: ANN401 - any of ours
+    text: bytes = thing.__reduce__()[1][3]
+    return text
+
+
 def restored(text: bytes, cls: type = freethreading.Lock) -> Any:  # noqa: ANN401 - an object of it
     return _native.restore(cls, cls, (), text, None)
 
@@ -429,7 +441,7 @@ def restored(text: bytes, cls: type = freethreading.Lock) -> Any:  # noqa: ANN40
 def handles(memory: Memory, end: float) -> None:
     """Make objects of handles that somebody has made up, and of what isn't one."""
     kept = Things()
-    real = [it.__reduce__()[1][3] for it in (*kept.locks, *kept.semaphores, *kept.queues)]
+    real = [handle_of(it) for it in (*kept.locks, *kept.semaphores, *kept.queues)]
     family, file = _native.family_id()
     places = [int.from_bytes(it[32:40], "little") for it in real]
     serials = [int.from_bytes(it[40:48], "little") for it in real]
@@ -442,15 +454,17 @@ def handles(memory: Memory, end: float) -> None:
             memory.random.randrange(12),
             pick((os.getpid(), os.getpid(), os.getppid(), 0, 1, 2**31, 2**32 - 1)),
             pick((file, file, file, 0, 1, 2, 99, 2**32 - 1)),
-            pick((family, family, family, (0, 0), (family[0], family[1] ^ 1))),
-            pick((*places, pick(places) + 64, pick(places) + 8, 0, 64, 2**20, 2**63, 2**64 - 64)),
-            pick((*serials, 0, 1, pick(serials) + 1, 2**64 - 1)),
+            family=pick((family, family, family, (0, 0), (family[0], family[1] ^ 1))),
+            place=pick(
+                (*places, pick(places) + 64, pick(places) + 8, 0, 64, 2**20, 2**63, 2**64 - 64)
+            ),
+            serial=pick((*serials, 0, 1, pick(serials) + 1, 2**64 - 1)),
         )
         arguments = [pick(classes), pick(classes), pick(((), (1,), (None, 2))), text, None]
         for _ in range(memory.random.randrange(3)):
             arguments[memory.random.randrange(5)] = pick(anything)
         try:
-            if memory.random.random() < 0.1:  # noqa: PLR2004 - now and then
+            if memory.random.random() < 0.1:
                 _native.restore_link(*memory.random.choices((*real, text, *anything), k=4))
             else:
                 repr(_native.restore(*arguments))
@@ -467,14 +481,14 @@ def strangers(_memory: Memory, _end: float) -> None:
     """Try to get at a family from outside, with what can be guessed and what can't."""
     lock = freethreading.Lock()
     lock.acquire()
-    real = lock.__reduce__()[1][3]
+    real = handle_of(lock)
     (low, high), file = _native.family_id()
     place, serial = (int.from_bytes(real[at : at + 8], "little") for at in (32, 40))
     guesses = [
-        handle(1, os.getpid(), file, family, place, serial)
+        handle(1, os.getpid(), file, family=family, place=place, serial=serial)
         for family in ((0, 0), (low, high ^ 1), (low ^ 1, high), (high, low))
     ]
-    stale = handle(1, os.getpid(), file, (low, high), place, serial + 1)
+    stale = handle(1, os.getpid(), file, family=(low, high), place=place, serial=serial + 1)
     code = (
         "import sys\n"
         "from freethreading import Lock, _native\n"
@@ -524,13 +538,12 @@ def users(_memory: Memory | None, _end: float) -> None:
             try:
                 restored(bytes.fromhex(text.decode()))
             except RuntimeError as error:
-                assert "can't be joined" in str(error), error
-                status = 0
+                status = 0 if "can't be joined" in str(error) else 2
         finally:
             os._exit(status)
     lock = freethreading.Lock()
-    _, file = _native.family_id()
-    os.write(outgoing, f"{os.getpid()} {file} {lock.__reduce__()[1][3].hex()}".encode())
+    _, descriptor = _native.family_id()
+    os.write(outgoing, f"{os.getpid()} {descriptor} {handle_of(lock).hex()}".encode())
     _, status = os.waitpid(child, 0)
     assert status == 0, status
 

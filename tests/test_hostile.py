@@ -16,7 +16,8 @@ import pytest
 from support import run_python
 
 PROGRAMS = Path(__file__).with_name("hostile_programs.py")
-MINUTES = float(os.environ.get("FUZZ_MINUTES", "0"))
+NONSENSE = ("messages", "pools", "beside", "handles")
+MINUTES = float(os.environ.get("FUZZ_MINUTES") or 0) / len(NONSENSE)
 SECONDS = 2.0
 # Of a longer run, which begins again with new memory.
 LONGER = 5.0
@@ -37,7 +38,7 @@ def run_hostile(program: str, seed: int, seconds: float) -> None:
 
 
 @pytest.mark.watchdog(PATIENCE + 60 * MINUTES + 20)
-@pytest.mark.parametrize("program", ["messages", "pools", "beside", "handles"])
+@pytest.mark.parametrize("program", NONSENSE)
 def test_nonsense_is_an_exception(program: str) -> None:
     seed = os.environ.get("FUZZ_SEED")
     if seed is not None:

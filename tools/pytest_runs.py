@@ -19,7 +19,8 @@ from steps import ONE_FAILED, TestRun, Totals
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SECONDS_FOR_A_RUN = 600.0
+# With `make fuzz` for as long as is asked for beyond that.
+SECONDS_FOR_A_RUN = 600.0 + 60 * float(os.environ.get("FUZZ_MINUTES") or 0)
 SECONDS_FOR_STRAYS = 5.0
 NO_TESTS_COLLECTED = 5
 # No cache, as one interpreter's would mislead the next; short tracebacks, as all are shown.
