@@ -367,6 +367,18 @@ impl Storage {
         start.is_aligned().then_some(start)
     }
 
+    /// Where a `T` at `address` is mapped here, and how many bytes an allocation may have there, at
+    /// most; `None` if there can't be one.
+    #[inline]
+    pub(crate) fn reach_as<T>(self, address: Address) -> Option<(NonNull<T>, u64)> {
+        let (start, room) = match self {
+            Self::Private => (local::resolve(address)?, u64::MAX),
+            Self::Shared(family) => family.reach(address.0)?,
+        };
+        let start = start.cast::<T>();
+        (start.is_aligned() && size_of::<T>() as u64 <= room).then_some((start, room))
+    }
+
     /// Where `address` is mapped here; `None` if `bytes` bytes from it can't be an allocation
     /// (shared memory that somebody has overwritten).
     #[must_use]

@@ -134,6 +134,22 @@ fn a_blob_is_no_longer_than_its_part_of_the_file() {
 }
 
 #[test]
+fn a_mutex_with_one_bit_too_many_is_taken_over() {
+    let status = in_a_family_of_its_own(|| {
+        let lock = new::<Lock>();
+        let words = Words::of(family());
+        // The mutex is the upper half, after the number of extents.
+        let extents = 4;
+        let mine = lock.storage().me().bits();
+        for bit in (0..32).filter(|bit| (1 << bit) >> 1 != mine) {
+            words.store(extents, words.load(extents) | 1 << (32 + bit));
+            assert_eq!(family().object_count(), 1);
+        }
+    });
+    assert_eq!(status, Some(0));
+}
+
+#[test]
 fn parts_that_the_file_does_not_have_are_not_touched() {
     let status = in_a_family_of_its_own(|| {
         let lock = new::<Lock>();

@@ -17,15 +17,21 @@ use crate::primitive::{AtomicPtr, AtomicU32};
 impl Family {
     /// Where `offset` is mapped in this process; `None` if `bytes` bytes from there aren't
     /// part of one extent of the file.
+    #[inline]
     pub(crate) fn resolve(&self, offset: u64, bytes: usize) -> Option<NonNull<u8>> {
+        let (start, room) = self.reach(offset)?;
+        (bytes as u64 <= room).then_some(start)
+    }
+
+    /// Where `offset` is mapped in this process, and how many bytes of its extent lie there.
+    #[inline]
+    pub(crate) fn reach(&self, offset: u64) -> Option<(NonNull<u8>, u64)> {
         let extent = Extent::of(offset)?;
-        if offset.checked_add(bytes as u64)? > extent.end() {
-            return None;
-        }
         let base = self.base(extent)?;
         let distance = usize::try_from(offset - extent.start()).ok()?;
         // SAFETY: the extent is mapped in full and `distance` lies within it.
-        Some(unsafe { base.add(distance) })
+        let start = unsafe { base.add(distance) };
+        Some((start, extent.end() - offset))
     }
 
     /// The offset of a word that lies in this family's memory, as it is mapped here.

@@ -64,8 +64,13 @@ pub(super) fn slot_of(token: Token) -> u32 {
 
 /// The token of a process that found no slot: nobody declares it dead, and it holds nothing.
 pub(super) fn unregistered() -> Token {
-    token(0, 1)
+    token(0, NOBODYS_LIFE)
 }
+
+/// Any would do. One that no small number and no flipped bit is taken for: what that token holds
+/// is held for ever.
+const NOBODYS_LIFE: u32 = 0x15_5AA5;
+const _: () = assert!(NOBODYS_LIFE < LIVES);
 
 fn token(slot: u32, life: u32) -> Token {
     // A life of zero would make slot 0 the token zero; lives start at one.

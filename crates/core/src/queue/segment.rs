@@ -122,13 +122,6 @@ struct Found {
     end: u32,
 }
 
-/// What is at a place in a segment.
-enum Here {
-    Found(Found),
-    /// Nothing: the records go on in the segment after this one.
-    Jump(Segment),
-}
-
 impl Found {
     #[inline]
     fn end(&self) -> Cursor {
@@ -146,13 +139,15 @@ impl Segment {
         if address.is_null() {
             return None;
         }
-        let header = storage.resolve_as::<Header>(address)?;
+        let (header, room) = storage.reach_as::<Header>(address)?;
         // SAFETY: resolved and aligned; a Header is made of atomics and valid whatever the bytes
         // are. It is freed only by a queue that has no other use for it (queue Invariant 3).
         let capacity = unsafe { header.as_ref() }.capacity.load(Ordering::Relaxed);
-        let records = storage.resolve(address, HEADER + capacity as usize)?;
-        // SAFETY: resolved with HEADER and more bytes.
-        let records = unsafe { records.add(HEADER) };
+        if HEADER as u64 + u64::from(capacity) > room {
+            return None;
+        }
+        // SAFETY: so many bytes, and more, have room there.
+        let records = unsafe { header.cast::<u8>().add(HEADER) };
         Some(Self {
             address,
             header,
@@ -343,14 +338,16 @@ impl Segment {
         cursor: Cursor,
         trail: Option<&mut Trail>,
     ) -> Result<Found, Unreadable> {
-        match Self::find_here(storage, cursor)? {
-            Here::Found(found) => Ok(found),
-            Here::Jump(segment) => segment.find_further(storage, trail),
+        let segment = Self::of_cursor(storage, cursor)?;
+        match segment.header_of_record(cursor.position) {
+            Some(header) => segment.found(cursor.position, header),
+            None => segment.find_further(storage, trail),
         }
     }
 
     /// Goes on to the next segment, and the next, until there is a record.
     #[cold]
+    #[inline(never)]
     fn find_further(
         self,
         storage: Storage,
@@ -364,50 +361,54 @@ impl Segment {
                 segment: segment.next(storage, trail)?,
                 position: 0,
             };
-            match Self::find_here(storage, cursor)? {
-                Here::Found(found) => return Ok(found),
-                Here::Jump(further) => segment = further,
+            segment = Self::of_cursor(storage, cursor)?;
+            if let Some(header) = segment.header_of_record(0) {
+                return segment.found(0, header);
             }
         }
     }
 
     #[inline]
-    fn find_here(storage: Storage, cursor: Cursor) -> Result<Here, Unreadable> {
-        let Cursor {
-            segment: address,
-            position,
-        } = cursor;
-        let Some(segment) = Self::at(storage, address) else {
-            return Err(if storage.can_map(address) {
+    fn of_cursor(storage: Storage, cursor: Cursor) -> Result<Self, Unreadable> {
+        let segment = Self::at(storage, cursor.segment);
+        let segment = segment.filter(|_| cursor.position % 8 == 0);
+        segment.ok_or_else(|| {
+            if storage.can_map(cursor.segment) {
                 Unreadable::Corrupted
             } else {
                 Unreadable::NoMemory
-            });
-        };
-        if position % 8 != 0 {
-            return Err(Unreadable::Corrupted);
-        }
-        if segment.has_room(position, RECORD_HEADER) {
-            let (marked, tag) = segment.read_header(position);
-            if marked != JUMP {
-                let (length, has_blob) = (marked & !WITH_BLOB, marked & WITH_BLOB != 0);
-                let end = length
-                    .checked_next_multiple_of(8)
-                    .and_then(|padded| padded.checked_add(RECORD_HEADER))
-                    .and_then(|record| record.checked_add(position))
-                    .filter(|&end| end <= segment.capacity)
-                    .ok_or(Unreadable::Corrupted)?;
-                return Ok(Here::Found(Found {
-                    segment,
-                    position,
-                    length,
-                    tag,
-                    has_blob,
-                    end,
-                }));
             }
+        })
+    }
+
+    /// The header of the record at a position, a multiple of 8; `None` if the records go on in the
+    /// next segment.
+    #[inline]
+    fn header_of_record(self, position: u32) -> Option<(u32, u32)> {
+        if !self.has_room(position, RECORD_HEADER) {
+            return None;
         }
-        Ok(Here::Jump(segment))
+        let header = self.read_header(position);
+        (header.0 != JUMP).then_some(header)
+    }
+
+    #[inline]
+    fn found(self, position: u32, (marked, tag): (u32, u32)) -> Result<Found, Unreadable> {
+        let (length, has_blob) = (marked & !WITH_BLOB, marked & WITH_BLOB != 0);
+        let end = length
+            .checked_next_multiple_of(8)
+            .and_then(|padded| padded.checked_add(RECORD_HEADER))
+            .and_then(|record| record.checked_add(position))
+            .filter(|&end| end <= self.capacity)
+            .ok_or(Unreadable::Corrupted)?;
+        Ok(Found {
+            segment: self,
+            position,
+            length,
+            tag,
+            has_blob,
+            end,
+        })
     }
 
     #[inline]
