@@ -318,7 +318,8 @@ impl<'a> Section<'a> {
             let (bytes, link) = (size_of::<Node>(), &self.list.in_hand);
             // SAFETY: allocated in `allocate` with this size; unlinked, so nobody finds it, and
             // by Invariant 2 nobody else refers to it.
-            unsafe { self.storage.free_linked(unlinked, bytes, link, 0) };
+            let freed = unsafe { self.storage.free_linked(unlinked, bytes, link, 0) };
+            let _ = freed; // or somebody has overwritten where it is
         }
     }
 
@@ -350,7 +351,9 @@ impl<'a> Section<'a> {
             while let Some((address, node)) = chain(self.storage, first).next() {
                 let (bytes, next) = (size_of::<Node>(), node.next.load(Relaxed));
                 // SAFETY: allocated in `allocate` with this size; nobody waits any more.
-                unsafe { self.storage.free_linked(address, bytes, first, next) };
+                if !unsafe { self.storage.free_linked(address, bytes, first, next) } {
+                    break; // it was overwritten
+                }
             }
         }
         crash::step!("wait_list.clearing");
