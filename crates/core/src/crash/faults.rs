@@ -10,8 +10,8 @@
 //! *:kill:17               SIGKILL at the 17th step from here, whichever that is
 //! ```
 //!
-//! `abort` is SIGABRT, `delay` a sleep of [`DELAY`]. A fault happens once; a process that goes on
-//! after it (or a child that is forked before it) does so unharmed.
+//! `abort` is SIGABRT, `delay` a sleep of [`DELAY`]. A fault happens once, and a process that goes on
+//! after it does so unharmed. A child that is forked before has it before it, too.
 
 use core::fmt;
 use core::time::Duration;
