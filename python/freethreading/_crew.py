@@ -317,6 +317,7 @@ class ProcessCrew(Crew):
 
     def _start(self, link: _Link) -> Any:  # noqa: ANN401  # a process
         from freethreading._bootstrap import Ticket  # noqa: PLC0415  # not for threads
+        from freethreading._orphans import keep  # noqa: PLC0415  # likewise
 
         self.collect()
         process: Any = self._context.Process(  # type: ignore[attr-defined]  # of every context
@@ -325,14 +326,18 @@ class ProcessCrew(Crew):
         if self._is_pool:
             process.name = process.name.replace("Process", "PoolWorker")
         process.start()
-        _guard(process._popen)  # noqa: SLF001  # of every process
+        keep(process._popen)  # noqa: SLF001  # of every process
+        _guard(process._popen)  # noqa: SLF001  # likewise
         return process
 
     def _bury(self, link: _Link, worker: Any, /) -> None:  # noqa: ANN401  # a process
+        from freethreading._orphans import is_orphan  # noqa: PLC0415  # not for threads
+
         try:
             code, pid = worker.exitcode, worker.pid
         except (ValueError, AttributeError):
             return  # it is closed: an interrupt came right after that
+        code = None if is_orphan(worker._popen) else code  # noqa: SLF001  # of every process
         is_lost = self.engine.bury(link, lambda name: _died(code, pid, name))
         ticket = getattr(worker._popen, "_freethreading_ticket", None)  # noqa: SLF001  # ours
         if ticket is not None and ticket.token is not None:
@@ -361,7 +366,9 @@ class ProcessCrew(Crew):
     def _await(self, workers: list[Any]) -> None:
         from multiprocessing.connection import wait  # noqa: PLC0415  # not for threads
 
-        sentinels = [_if_open(getattr, process, "sentinel") for process in workers]
+        # Not the process's own attribute, which stays what it was at first.
+        popens = [process._popen for process in workers]  # noqa: SLF001  # of every process
+        sentinels = [getattr(popen, "sentinel", None) for popen in popens]
         wait([sentinel for sentinel in sentinels if sentinel is not None], _BUSY)
 
     def _kill(self, workers: list[Any]) -> None:
@@ -394,19 +401,24 @@ def _guard(popen: Any) -> None:  # noqa: ANN401  # any of multiprocessing's Pope
     """
     poll, lock = popen.poll, threading.RLock()
     known: list[int] = []
+    # The fork server tells of an end, or its own end has made that a question to ask again.
+    is_told = popen.method == "forkserver"
 
     def guarded(flag: int = os.WNOHANG) -> int | None:
-        if flag != os.WNOHANG:
-            from multiprocessing.connection import wait  # noqa: PLC0415  # not for threads
+        while True:
+            if flag != os.WNOHANG:
+                from multiprocessing.connection import wait  # noqa: PLC0415  # not for threads
 
-            wait([popen.sentinel])
-        with lock:
-            code: int | None = poll(flag)
-            if code is not None and not known:
-                known.append(code)
-            if known:
-                popen.returncode = known[0]
-            return known[0] if known else None
+                wait([popen.sentinel])
+            with lock:
+                code: int | None = poll(os.WNOHANG if is_told else flag)
+                if code is not None and not known:
+                    known.append(code)
+                if known:
+                    popen.returncode = known[0]
+                    return known[0]
+            if flag == os.WNOHANG:
+                return None
 
     popen.poll = guarded
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from freethreading import _native
 from freethreading._bootstrap import Ticket, process_context, start_method, watch_parent
 from freethreading._errors import WorkerStateError
+from freethreading._orphans import keep
 from freethreading._worker_arguments import check_arguments
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ class Worker(_Process):
 
     @staticmethod
     def _Popen(process_obj: BaseProcess) -> Any:  # noqa: ANN401, N802  # multiprocessing's hook
-        return process_context().Process._Popen(process_obj)  # type: ignore[attr-defined]  # noqa: SLF001
+        popen = process_context().Process._Popen(process_obj)  # type: ignore[attr-defined]  # noqa: SLF001
+        keep(popen)
+        return popen
 
     def start(self) -> None:
         """Start the worker, once.

@@ -168,6 +168,23 @@ def _pool_ends() -> Iterator[Scenario]:
             measures=False,
             leaves_files=number != INT,
         )
+    yield Scenario(
+        "pool",
+        "the fork server is killed while a worker is busy",
+        "pool_strike",
+        {"when": "busy"},
+        strike=Strike(KILL, "server"),
+        ends=("value",),
+        measures=False,
+    )
+    yield Scenario(
+        "pool",
+        "the fork server is killed, then workers",
+        "pool_server",
+        strike=Strike(KILL, "server", at_gate=True),
+        ends=_DIED,
+        measures=False,
+    )
 
 
 # --- primitives and queues ----------------------------------------------------------------------
@@ -195,6 +212,17 @@ def _sharing() -> Iterator[Scenario]:
             strike=_strike(number, within=0.05),
             ends=ends,
         )
+
+    yield Scenario(
+        "sharing",
+        "the fork server is killed while a worker holds a Lock",
+        "sharing_strike",
+        {"kind": "Lock", "role": "holding", "dies": False},
+        SHARING,
+        strike=Strike(KILL, "server", resumes_after=STOPPED_FOR),
+        ends=("",),
+        measures=False,
+    )
 
 
 def _queues() -> Iterator[Scenario]:
