@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
     from theatre import Outcome
 
+pytestmark = pytest.mark.skipif(
+    (3, 11) < sys.version_info[:2] < (3, 14), reason="played with the oldest and the newest CPython"
+)
+
 CAST = theatre.Cast(sys.executable, freethreading.get_backend(), freethreading.get_backend())
 
 
@@ -48,7 +52,9 @@ def play(entry: Entry) -> Outcome:
 def outcomes(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Outcome]]]:
     """Begin what will be asked for."""
     asked = [
-        item.callspec.params["entry"] for item in request.session.items if hasattr(item, "callspec")
+        item.callspec.params.get("entry")
+        for item in request.session.items
+        if hasattr(item, "callspec")
     ]
     with ThreadPoolExecutor(season.AT_A_TIME) as threads:
         yield {

@@ -75,10 +75,10 @@ fn rounds(scenario: Scenario, count: u64) {
         return round(scenario, seed);
     }
     let end = minutes.map(|it| Instant::now() + Duration::from_secs_f64(it * 60.0));
-    // As a rule other words each time; the failure says which.
-    let first = std::time::UNIX_EPOCH
-        .elapsed()
-        .map_or(1, |it| it.as_nanos() as u64);
+    // Some rounds are always the same; a longer run has other words each time, and says which.
+    let now = || std::time::UNIX_EPOCH.elapsed().map(|it| it.as_nanos());
+    #[expect(clippy::cast_possible_truncation, reason = "any number will do")]
+    let first = end.map_or(1, |_| now().map_or(1, |it| it as u64));
     for number in 0.. {
         if end.map_or(number == count, |end| Instant::now() >= end) {
             break;
