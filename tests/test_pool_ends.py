@@ -265,7 +265,7 @@ def test_imap_runs_no_further_ahead_than_its_window() -> None:
         next(iterator)
         # Nothing tells when workers have stopped; they would need less than this to run all.
         assert not Event().wait(SHORT)
-        assert len(seen) <= 2 * 64 + 2
+        assert len(seen) <= 2 * 256 + 2
         assert list(iterator) == [None] * 9_999
     assert sorted(seen) == list(range(10_000))
 

@@ -31,6 +31,9 @@ const CLAIM: f64 = 20_000.0;
 /// As many items at most.
 const MOST: usize = 64;
 
+/// Nanoseconds of a short task.
+const SHORT: f64 = 5_000.0;
+
 /// Nobody waits for an outcome; somebody waits for any. Else: the number of a task.
 const NOBODY: u64 = u64::MAX;
 const ANY: u64 = u64::MAX - 1;
@@ -145,6 +148,13 @@ impl State {
         Some(lane)
     }
 
+    /// How many tasks of a lazy source may be ahead of those whose outcome was taken. More where they
+    /// are so short that workers would stop and be woken again all the time.
+    pub(super) fn window(&self, source: &Source) -> usize {
+        let are_short = self.item_time.is_some_and(|time| time < SHORT);
+        source.window.saturating_mul(if are_short { 4 } else { 1 })
+    }
+
     /// How many items are claimed at once.
     fn claim_size(&self, source: &Source, workers: usize) -> usize {
         let left = source.end - source.next;
@@ -159,7 +169,7 @@ impl State {
         )]
         let wanted = (CLAIM / time).clamp(1.0, 1e6) as usize;
         let room = if source.is_lazy {
-            source.window.saturating_sub(self.ahead())
+            self.window(source).saturating_sub(self.ahead())
         } else {
             left
         };

@@ -123,7 +123,7 @@ impl State {
         // Of the shares that there are, some may be at the tasks in flight.
         let tasks = unsent + in_flight;
         // Half a window at a time: else workers would stop after each task.
-        let has_room = !source.is_lazy || ahead <= source.window / 2;
+        let has_room = !source.is_lazy || ahead <= self.window(source) / 2;
         let begins = has_room && self.shares < workers.min(tasks);
         self.shares += usize::from(begins);
         begins
@@ -143,7 +143,7 @@ impl State {
         workers: usize,
     ) -> (Next, Option<Source>) {
         let ahead = self.ahead();
-        let is_open = |source: &Source| !source.is_lazy || ahead < source.window;
+        let is_open = |source: &Source| !source.is_lazy || ahead < self.window(source);
         let has_items = self.source.as_ref().is_some_and(is_open);
         if !stays && (has_items || self.has_items_in_lanes()) {
             return (Next::Later, None);
