@@ -252,8 +252,8 @@ class WorkerPool:
         As `multiprocessing.pool.Pool.imap`, but at most 64 chunks for each worker are taken from
         `iterable` ahead of the result that is asked for, so that it may be endless. (By threads,
         256 of a list, range or the like, where a chunk takes less than 5 microseconds.) `join`
-        takes all that is left. An iterator that is dropped takes no more items, and what no worker has
-        begun isn't done.
+        takes all that is left. An iterator that is dropped takes no more items, and what no worker
+        has begun isn't done.
 
         Args:
             func: A function that can be pickled.
