@@ -20,15 +20,14 @@ import subjects
 import theatre
 import verdicts
 from season import Entry
+from test_worker import once_per_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from theatre import Outcome
 
-pytestmark = pytest.mark.skipif(
-    (3, 11) < sys.version_info[:2] < (3, 14), reason="played with the oldest and the newest CPython"
-)
+pytestmark = once_per_kind
 
 CAST = theatre.Cast(sys.executable, freethreading.get_backend(), freethreading.get_backend())
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from support import run_python
+from test_worker import once_per_kind
 
-pytestmark = pytest.mark.skipif(
-    (3, 11) < sys.version_info[:2] < (3, 14), reason="run by the oldest and the newest CPython"
-)
+pytestmark = once_per_kind
 
 PROGRAMS = Path(__file__).with_name("hostile_programs.py")
 NONSENSE = ("messages", "pools", "beside", "handles")

@@ -69,6 +69,13 @@ PRELOADED = [
 ]
 if PROCESSES:
     multiprocessing.set_forkserver_preload(PRELOADED)
+# For what takes long and hardly differs: the oldest CPython, the newest, the free-threaded one.
+once_per_kind = pytest.mark.skipif(
+    (3, 11) < sys.version_info[:2] < (3, 14)
+    or os.environ.get("FREETHREADING_BACKEND") == "threading"
+    or os.environ.get("PYTHON_GIL") == "1",
+    reason="another configuration does the same",
+)
 only_processes = pytest.mark.skipif(not PROCESSES, reason="threads can't be killed one by one")
 only_threads = pytest.mark.skipif(PROCESSES, reason="needs workers that are threads")
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Set when no play shall go on.
 is_over = threading.Event()
+# As it was at first: pytest changes it amidst plays, in another thread.
+_ENVIRONMENT = dict(os.environ)
 _PAUSE = 0.01
 _DEADLY = (signal.SIGKILL, signal.SIGTERM)
 _SECONDS_TO_END = 2.0
@@ -145,7 +147,7 @@ class _Play:
         unwanted = ("PYTHON", "FREETHREADING_", "VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "CHAOS_")
         kept = {
             name: value
-            for name, value in os.environ.items()
+            for name, value in _ENVIRONMENT.items()
             if name == "PYTHON_GIL" or not name.startswith(unwanted)
         }
         modules = self._cast.modules.get(self._subject)
