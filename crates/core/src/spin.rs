@@ -78,7 +78,7 @@ pub(crate) fn let_gather(has_several: impl FnOnce() -> bool) {
     thread_local! {
         static GATHERING: Habit = const { Habit { rests: Cell::new(0), ordered: Cell::new(0) } };
     }
-    if cfg!(loom) {
+    if cfg!(loom) || !has_other_cpus() {
         return;
     }
     GATHERING.with(|habit| match habit.rests.get() {
@@ -164,6 +164,29 @@ mod tests {
         assert_eq!(habit.rests.get(), 0);
         habit.learn(false);
         assert_eq!(habit.rests.get(), 1);
+    }
+
+    #[test]
+    fn what_gathers_nothing_is_done_less_and_less_often() {
+        if !has_other_cpus() {
+            return;
+        }
+        let mut asked = 0;
+        let mut wait = |comes: bool| {
+            let before = asked;
+            let_gather(|| {
+                asked += 1;
+                comes
+            });
+            asked > before
+        };
+        assert!([true, true, false].map(&mut wait).iter().all(|&it| it));
+        assert_eq!([true; 2].map(&mut wait), [false, true]);
+        assert!(wait(false));
+        assert_eq!(
+            [false; 6].map(&mut wait),
+            [false, true, false, false, false, true]
+        );
     }
 
     #[test]

@@ -114,10 +114,6 @@ impl Lane {
         items
     }
 
-    fn take_ended(&self) -> Vec<(u32, Outcome)> {
-        core::mem::take(&mut self.lock().ended)
-    }
-
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.items)?;
         let Ok(content) = self.content.try_lock() else {
@@ -215,7 +211,8 @@ impl State {
     /// Stores what lies in one lane; to be dropped: what came too late.
     pub(super) fn sweep(&mut self, form: Form, lane: &Lane) -> Vec<Outcome> {
         let mut unused = Vec::new();
-        for (index, outcome) in lane.take_ended() {
+        // The room for them stays the lane's.
+        for (index, outcome) in lane.lock().ended.drain(..) {
             if self.arrive(index) {
                 self.put(form, index, outcome);
             } else {

@@ -74,7 +74,8 @@ impl Engine {
             return;
         };
         let items = lane.items.bind(py);
-        // So is the function: a collection may find the call, but not this thread, which has it too.
+        // The lane holds the items meanwhile: whoever stops the job lets go of them. The function is held,
+        // too: a collection may find the call, but not this thread.
         let function = job.function.clone_ref(py).into_bound(py);
         // At least for one task: or else two shares could go round and round.
         let (mut ended, mut must_stay) = (None, true);
