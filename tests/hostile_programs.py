@@ -41,7 +41,7 @@ LAST_RESORT = 30
 WORD = 8
 PAGE = 4096
 # Where the process table begins, how long a slot is, how many there are; states of those in use.
-TABLE, SLOT, SLOTS = 4096, 128, 896
+TABLE, SLOT, SLOTS = 4096, 128, 832
 RESERVED, ALIVE = 2, 3
 LARGE = 70_000
 

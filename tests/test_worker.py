@@ -1283,7 +1283,7 @@ class Unready(Worker):
 
 @only_processes
 def test_a_start_that_fails_gives_its_place_back() -> None:
-    """After 895 of them no worker could be started any more."""
+    """After 831 of them no worker could be started any more."""
     from freethreading import _native  # noqa: PLC0415  # for its statistics
 
     Lock()

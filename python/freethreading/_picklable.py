@@ -6,6 +6,7 @@ The native module comes here when its own checks don't know an object.
 from __future__ import annotations
 
 import copyreg
+import io
 import pickle
 import sys
 from typing import TYPE_CHECKING, Any
@@ -91,7 +92,13 @@ def dumps_for_process(obj: object, error: BaseException) -> bytes:
         raise error
     from multiprocessing.reduction import ForkingPickler  # noqa: PLC0415  # imported when needed
 
+    from freethreading import _native  # noqa: PLC0415  # which imports this module
+
+    file = io.BytesIO()
+    pickler = ForkingPickler(file, PROTOCOL)
     try:
-        return bytes(ForkingPickler.dumps(obj, PROTOCOL))
+        _native.board_anew()
+        pickler.dump(obj)
+        return file.getvalue()
     except Exception:  # noqa: BLE001  # pickling runs anybody's code; the first error says more
         raise error from None

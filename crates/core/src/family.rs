@@ -43,6 +43,7 @@ use crate::sync::mutex::{Locked, RobustMutex, Tried};
 
 mod bitmap;
 mod blobs;
+mod cargo;
 mod container;
 mod fork;
 mod kernel;
@@ -54,6 +55,7 @@ mod runs;
 mod trim;
 mod write;
 
+pub(crate) use cargo::CARGO_BYTES;
 pub use fork::{after_fork_in_child, after_fork_in_parent, before_fork};
 use kernel::{fcntl_add_seals, fcntl_get_seals, fcntl_setfd, fstat, ftruncate, memfd_create};
 use layout::{Extent, Header, MAGIC, MAX_EXTENTS, ObjectHeader, ProcessSlot};
@@ -180,9 +182,12 @@ const PARTS: usize = 1024;
 /// Milliseconds for which a process that was seen alive is taken to be.
 const SEEN_ALIVE: u32 = 50;
 
-/// The families of this process, without gaps; the first is where new objects are made.
+/// The families of this process, without gaps.
 static FAMILIES: [AtomicPtr<Family>; MAX_FAMILIES] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_FAMILIES];
+
+/// The one in which new objects are made, if that isn't simply the first.
+static HOME: AtomicPtr<Family> = AtomicPtr::new(core::ptr::null_mut());
 
 /// Held by the thread that adds a family. A child that is forked meanwhile finds it held by a
 /// thread that is gone, and nothing to repair: a family is added by one store.
@@ -237,7 +242,17 @@ impl Family {
     /// The family in which this process makes its objects, if it has one.
     #[must_use]
     pub fn existing_home() -> Option<&'static Self> {
-        families().next()
+        // SAFETY: null, or one of FAMILIES, which are never freed.
+        let moved_to = unsafe { HOME.load(Acquire).as_ref() };
+        moved_to.or_else(|| families().next())
+    }
+
+    /// Makes this the family in which this process makes its objects from now on: that of who has
+    /// started it. (It may have made some in another before: at the top of a module that it needed
+    /// to find out what it was started for.)
+    pub fn make_home(&'static self) {
+        // No step: this process's own. Release: pairs with the Acquire in `existing_home`.
+        HOME.store(core::ptr::from_ref(self).cast_mut(), Release);
     }
 
     /// The family with this id, if this process has joined it.

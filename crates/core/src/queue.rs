@@ -40,7 +40,7 @@ use core::time::Duration;
 
 use crate::crash;
 use crate::deadline::Deadline;
-use crate::family::{Entry, Family};
+use crate::family::{Entry, Family, Run};
 use crate::park::{Park, Parked, Uninterruptible};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering, fence_after_update};
 use crate::storage::trail::Trail;
@@ -87,21 +87,10 @@ pub struct Queue {
 unsafe impl Shareable for Queue {
     const KIND: Kind = Kind::Queue;
 
+    /// In shared memory after [`Queue::discard_blobs`].
     fn destroy(&self, storage: Storage) {
-        match storage {
-            Storage::Private => self.dispose(),
-            Storage::Shared(family) => {
-                // The last user may have died as a consumer. Else the messages would be taken to
-                // begin one too early, and the last one's blob be left.
-                self.consumers.mend(storage, &self.producers);
-                self.discard_blobs(storage, family);
-                // Empty from here on: whoever begins again, because we are killed below, mustn't
-                // read what lies where the segments were.
-                let put = self.producers.count.load(Ordering::Relaxed);
-                crash::step!("queue.emptying");
-                self.consumers.count.store(put, Ordering::Relaxed);
-                crash::step!("queue.emptied");
-            }
+        if storage.family().is_none() {
+            self.dispose();
         }
         self.retire(storage, Entry::Whenever, Address::NULL);
     }
@@ -949,14 +938,23 @@ impl Queue {
         self.consumers.mutex.unlock(storage);
     }
 
-    /// Frees the blobs of the messages that nobody will take. If this process is killed on the
-    /// way, the next one that frees the queue begins again.
-    fn discard_blobs(&self, storage: Storage, family: &Family) {
+    /// Frees the blobs of the messages that nobody will take; those that carry objects are added to
+    /// `condemned`. If this process is killed on the way, the next one that frees the queue begins
+    /// again.
+    pub(crate) fn discard_blobs(
+        &self,
+        storage: Storage,
+        family: &Family,
+        condemned: &mut Vec<Run>,
+    ) {
+        // The last user may have died as a consumer. Else the messages would be taken to begin one
+        // too early, and the last one's blob be left.
+        self.consumers.mend(storage, &self.producers);
         let (mut cursor, mut trail) = (self.start(), Trail::default());
         for _ in 0..self.len() {
             let discard = |_, message: &[u8], has_blob| {
                 if let (Some(name), _) = split_name(message, has_blob) {
-                    name.discard(family);
+                    condemned.extend(name.discard(family));
                 }
             };
             match Segment::read(storage, cursor, Some(&mut trail), discard) {
@@ -964,6 +962,12 @@ impl Queue {
                 Err(_) => break,
             }
         }
+        // Empty from here on: whoever begins again, because we are killed below, mustn't read what
+        // lies where the segments were.
+        let put = self.producers.count.load(Ordering::Relaxed);
+        crash::step!("queue.emptying");
+        self.consumers.count.store(put, Ordering::Relaxed);
+        crash::step!("queue.emptied");
     }
 
     /// Gives each message that nobody has taken the tag that `retag` answers for it, given its tag

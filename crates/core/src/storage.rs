@@ -23,7 +23,7 @@ mod local;
 mod private_copy;
 pub(crate) mod trail;
 
-pub use blob::{Blob, BlobName};
+pub use blob::{Blob, BlobName, Passenger};
 pub use local::after_fork_in_child;
 pub use private_copy::PrivateCopy;
 
@@ -535,6 +535,19 @@ impl<T: Shareable> Object<T> {
                 family.retain_once_more(run);
                 Self::from_run(family, run)
             }
+        }
+    }
+
+    /// One more reference, for a message of this family that names the object; `None` if the object
+    /// lives elsewhere.
+    #[must_use]
+    pub fn passenger(&self, to: &'static Family) -> Option<Passenger> {
+        match self.keep {
+            Keep::Shared(family, run) if core::ptr::eq(family, to) => {
+                family.retain_once_more(run);
+                Some(Passenger::new(family, run))
+            }
+            _ => None,
         }
     }
 

@@ -10,7 +10,7 @@
 //! Parts are written once, by the sender, before the message is put. A receiver's arrays are
 //! views on the blob: nothing is copied out, and the last view that goes frees it. A part that lies
 //! in another blob is one that others read as well: who may write to it gets a private copy, whose
-//! pages are copied as they are written to.
+//! pages are copied as they are written to. Objects that the pickle names are kept by the blob.
 
 #![expect(
     unsafe_code,
@@ -25,7 +25,7 @@ use freethreading_core::deadline::Deadline;
 use freethreading_core::family::Family;
 use freethreading_core::park::{Park, Parked};
 use freethreading_core::queue::Patience;
-use freethreading_core::storage::{Blob, BlobName, PrivateCopy, Storage, Unavailable};
+use freethreading_core::storage::{Blob, BlobName, Passenger, PrivateCopy, Storage, Unavailable};
 use pyo3::PyTypeInfo;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyBufferError, PyRuntimeError};
@@ -37,6 +37,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString};
 use crate::errors::{FULL, out_of_memory};
 use crate::imported::Imported;
 use crate::made;
+use crate::message::Pickled;
 use crate::wait::wait;
 
 /// From this length on, bytes go into a blob.
@@ -83,9 +84,10 @@ impl Place {
         park: &impl Park,
         family: &'static Family,
         length: usize,
+        passengers: &[Passenger],
     ) -> Result<Blob, Unavailable> {
         loop {
-            match Blob::try_new(family, length) {
+            match Blob::try_new(family, length, passengers) {
                 Err(Unavailable::Busy) => {}
                 outcome => return outcome,
             }
@@ -142,7 +144,7 @@ impl Source {
 impl Large {
     /// One part: the text or bytes of an object that can't change.
     pub(crate) fn of_bytes(py: Python<'_>, place: Place, tag: u32, bytes: &[u8]) -> PyResult<Self> {
-        Self::new(py, place, tag, 0, &[Source::of(bytes)], &[])
+        Self::new(py, place, tag, 0, &[Source::of(bytes)], &[], &[])
     }
 
     /// One part: what a buffer shows now.
@@ -152,25 +154,36 @@ impl Large {
         tag: u32,
         buffer: &PyUntypedBuffer,
     ) -> PyResult<Self> {
-        Self::new(py, place, tag, 0, &[Source::of_buffer(buffer)], &[])
+        let sources = [Source::of_buffer(buffer)];
+        Self::new(py, place, tag, 0, &sources, &[], &[])
     }
 
-    /// A pickle, and the buffers that belong to it.
+    /// A pickle, with the buffers that belong to it, and the objects that it names.
     pub(crate) fn of_pickle(
         py: Python<'_>,
         place: impl Into<Place>,
-        tag: u32,
-        pickle: &[u8],
-        buffers: &[PyUntypedBuffer],
+        pickled: &Pickled<'_>,
     ) -> PyResult<Self> {
-        let place = place.into();
-        let buffers = buffers.iter().map(Source::of_buffer);
+        let (pickle, place) = (pickled.bytes(), place.into());
+        let buffers = pickled.buffers.iter().map(Source::of_buffer);
         if pickle.len() < LARGE {
             let sources: Vec<Source> = buffers.collect();
-            return Self::new(py, place, tag, 0, &sources, pickle);
+            let passengers = &pickled.passengers;
+            return Self::new(py, place, Pickled::TAG, 0, &sources, pickle, passengers);
         }
         let sources: Vec<Source> = [Source::of(pickle)].into_iter().chain(buffers).collect();
-        Self::new(py, place, tag, PICKLE_IS_PART, &sources, &[])
+        Self::in_blob(py, place, &sources, pickled)
+    }
+
+    /// The first source is the pickle.
+    fn in_blob(
+        py: Python<'_>,
+        place: Place,
+        sources: &[Source],
+        pickled: &Pickled<'_>,
+    ) -> PyResult<Self> {
+        let (tag, flags) = (Pickled::TAG, PICKLE_IS_PART);
+        Self::new(py, place, tag, flags, sources, &[], &pickled.passengers)
     }
 
     /// As [`Large::of_pickle`], for more than one receiver: the pickle lies in the blob in any case,
@@ -178,37 +191,34 @@ impl Large {
     pub(crate) fn of_shared_pickle(
         py: Python<'_>,
         storage: Storage,
-        tag: u32,
-        pickle: &[u8],
-        buffers: &[PyUntypedBuffer],
+        pickled: &Pickled<'_>,
     ) -> PyResult<Self> {
-        let mut sources = vec![Source::of(pickle)];
-        sources.extend(buffers.iter().map(|buffer| Source {
+        let mut sources = vec![Source::of(pickled.bytes())];
+        sources.extend(pickled.buffers.iter().map(|buffer| Source {
             is_read_only: true,
             ..Source::of_buffer(buffer)
         }));
-        Self::new(py, storage.into(), tag, PICKLE_IS_PART, &sources, &[])
+        Self::in_blob(py, storage.into(), &sources, pickled)
     }
 
     /// As [`Large::of_pickle`], with names of the buffers that were stored before.
     pub(crate) fn of_pickle_in_parts(
         py: Python<'_>,
         storage: Storage,
-        tag: u32,
-        pickle: &[u8],
-        buffers: &[PyUntypedBuffer],
+        pickled: &Pickled<'_>,
         names: &[Option<BlobName>],
     ) -> PyResult<Self> {
         if names.iter().all(Option::is_none) {
-            return Self::of_pickle(py, storage, tag, pickle, buffers);
+            return Self::of_pickle(py, storage, pickled);
         }
         // There is a blob in any case, and something in it.
-        let mut sources = vec![Source::of(pickle)];
-        sources.extend(buffers.iter().zip(names).map(|(buffer, &stored)| Source {
+        let mut sources = vec![Source::of(pickled.bytes())];
+        let buffers = pickled.buffers.iter().zip(names);
+        sources.extend(buffers.map(|(buffer, &stored)| Source {
             stored,
             ..Source::of_buffer(buffer)
         }));
-        Self::new(py, storage.into(), tag, PICKLE_IS_PART, &sources, &[])
+        Self::in_blob(py, storage.into(), &sources, pickled)
     }
 
     /// Stores what a buffer shows now, for messages to name.
@@ -218,7 +228,7 @@ impl Large {
         buffer: &PyUntypedBuffer,
     ) -> PyResult<Blob> {
         let sources = [Source::of_buffer(buffer)];
-        Self::new(py, storage.into(), 0, 0, &sources, &[]).map(|large| large.blob)
+        Self::new(py, storage.into(), 0, 0, &sources, &[], &[]).map(|large| large.blob)
     }
 
     fn new(
@@ -228,6 +238,7 @@ impl Large {
         flags: u32,
         sources: &[Source],
         rest: &[u8],
+        passengers: &[Passenger],
     ) -> PyResult<Self> {
         let too_large = || out_of_memory("a message; the queue is as it was");
         let family = place.storage.family().ok_or_else(too_large)?;
@@ -258,7 +269,7 @@ impl Large {
         }
         head.extend(rest);
         let blob = wait(py, |park| {
-            let mut blob = place.make_blob(park, family, total)?;
+            let mut blob = place.make_blob(park, family, total, passengers)?;
             let mut at = 0_usize;
             for source in sources.iter().filter(|source| source.stored.is_none()) {
                 at = at.next_multiple_of(ALIGNMENT);

@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 mod any_lock;
 mod arguments;
 mod barrier;
+mod boarding;
 mod condition;
 mod derived;
 mod encoding;
@@ -50,6 +51,8 @@ mod watchdog;
 mod _native {
     #[pymodule_export]
     use super::barrier::Barrier;
+    #[pymodule_export]
+    use super::boarding::board_anew;
     #[pymodule_export]
     use super::condition::Condition;
     #[pymodule_export]

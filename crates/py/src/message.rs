@@ -13,7 +13,7 @@ use core::cell::{Cell, RefCell};
 use std::sync::{Mutex, PoisonError};
 
 use freethreading_core::queue;
-use freethreading_core::storage::{Blob, OutOfMemory, Storage};
+use freethreading_core::storage::{Blob, OutOfMemory, Passenger, Storage};
 use pyo3::PyTypeInfo;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
@@ -22,6 +22,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyString};
 
+use crate::boarding::while_boarding;
 use crate::encoding;
 use crate::imported::Imported;
 use crate::large::{LARGE, Large, Place, Received, View};
@@ -93,16 +94,17 @@ impl<'py> Outgoing<'py> {
     /// large isn't stored in time.
     pub(crate) fn new(place: impl Into<Place>, item: Bound<'py, PyAny>) -> PyResult<Self> {
         let place = place.into();
-        Self::with_large(place, item, |py, tag, pickle, buffers| {
-            Large::of_pickle(py, place, tag, pickle, &buffers)
+        Self::with_large(place, item, |py, pickled| {
+            Large::of_pickle(py, place, &pickled)
         })
     }
 
-    /// As [`Outgoing::new`]; a pickle that has large buffers becomes what `large` makes of it.
+    /// As [`Outgoing::new`]; a pickle that is large, or has something with it, becomes what
+    /// `large` makes of it.
     pub(crate) fn with_large(
         place: impl Into<Place>,
         item: Bound<'py, PyAny>,
-        large: impl FnOnce(Python<'py>, u32, &[u8], Vec<PyUntypedBuffer>) -> PyResult<Large>,
+        large: impl FnOnce(Python<'py>, Pickled<'py>) -> PyResult<Large>,
     ) -> PyResult<Self> {
         let place = place.into();
         if place.storage().family().is_none() {
@@ -153,15 +155,14 @@ impl<'py> Outgoing<'py> {
         if let Some(encoded) = encoding::encode(&item) {
             return Ok(Self::Container(encoded));
         }
-        let tag = tag::PICKLE;
-        let (bytes, buffers) = pickle(py, &item)?;
-        if buffers.is_empty() && bytes.as_bytes().len() < LARGE {
-            return Ok(Self::Bytes { tag, bytes });
+        let pickled = pickle(py, place.storage(), &item)?;
+        if pickled.is_alone() && pickled.bytes().len() < LARGE {
+            return Ok(pickled.into_bytes());
         }
-        large(py, tag, bytes.as_bytes(), buffers).map(Self::Large)
+        large(py, pickled).map(Self::Large)
     }
 
-    /// A pickle that many will read: one longer than `longest`, or with large buffers, lies in a
+    /// A pickle that many will read: one longer than `longest`, or with something with it, lies in a
     /// blob, and nobody may write to what is made of that.
     pub(crate) fn pickled_shared(
         py: Python<'py>,
@@ -169,12 +170,11 @@ impl<'py> Outgoing<'py> {
         item: &Bound<'py, PyAny>,
         longest: usize,
     ) -> PyResult<Self> {
-        let tag = tag::PICKLE;
-        let (bytes, buffers) = pickle(py, item)?;
-        if buffers.is_empty() && bytes.as_bytes().len() <= longest {
-            return Ok(Self::Bytes { tag, bytes });
+        let pickled = pickle(py, storage, item)?;
+        if pickled.is_alone() && pickled.bytes().len() <= longest {
+            return Ok(pickled.into_bytes());
         }
-        Large::of_shared_pickle(py, storage, tag, bytes.as_bytes(), &buffers).map(Self::Large)
+        Large::of_shared_pickle(py, storage, &pickled).map(Self::Large)
     }
 
     fn scalar(tag: u32, value: &[u8]) -> Self {
@@ -242,12 +242,41 @@ impl Collector {
     }
 }
 
+/// A pickle, and what goes with it.
+pub(crate) struct Pickled<'py> {
+    bytes: Bound<'py, PyBytes>,
+    /// Large ones, left out of the pickle.
+    pub(crate) buffers: Vec<PyUntypedBuffer>,
+    /// Objects that the pickle names, and whoever gets it is to find.
+    pub(crate) passengers: Vec<Passenger>,
+}
+
+impl<'py> Pickled<'py> {
+    pub(crate) const TAG: u32 = tag::PICKLE;
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.as_bytes()
+    }
+
+    fn is_alone(&self) -> bool {
+        self.buffers.is_empty() && self.passengers.is_empty()
+    }
+
+    fn into_bytes(self) -> Outgoing<'py> {
+        Outgoing::Bytes {
+            tag: Self::TAG,
+            bytes: self.bytes,
+        }
+    }
+}
+
 /// Tries `pickle` first: it is fast. What pickle can't pickle is left to multiprocessing's pickler;
 /// what it can, but wrongly for another process (connections), is in the dispatch table.
 fn pickle<'py>(
     py: Python<'py>,
+    storage: Storage,
     item: &Bound<'py, PyAny>,
-) -> PyResult<(Bound<'py, PyBytes>, Vec<PyUntypedBuffer>)> {
+) -> PyResult<Pickled<'py>> {
     static DUMPS_FOR_PROCESS: Imported =
         Imported::new("freethreading._picklable", "dumps_for_process");
     const PROTOCOL: u32 = 5;
@@ -265,15 +294,20 @@ fn pickle<'py>(
         pickler.call_method1(intern!(py, "dump"), (item,))?;
         file.call_method0(intern!(py, "getvalue"))
     };
-    let pickled = match dump() {
-        Ok(pickled) => pickled,
+    let dump = || match dump() {
+        Ok(bytes) => Ok(bytes),
         Err(error) => {
             // What was collected belongs to the pickle that failed.
             collector.get().take();
-            DUMPS_FOR_PROCESS.get(py)?.call1((item, error))?
+            DUMPS_FOR_PROCESS.get(py)?.call1((item, error))
         }
     };
-    Ok((pickled.cast_into::<PyBytes>()?, collector.get().take()))
+    let (bytes, passengers) = while_boarding(py, storage, dump);
+    Ok(Pickled {
+        bytes: bytes?.cast_into()?,
+        buffers: collector.get().take(),
+        passengers,
+    })
 }
 
 /// A message copied out of a queue.

@@ -12,6 +12,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple, PyType};
 
+use crate::boarding::board;
 use crate::errors::{from_handle, out_of_memory};
 use crate::imported::Imported;
 use crate::runtime;
@@ -129,7 +130,13 @@ fn purpose<'py, T: Shareable>(
         return Ok((Purpose::Trial, None));
     }
     let Some(popen) = spawning_popen(py)? else {
-        return Ok((Purpose::Anybody, None));
+        let is_aboard = board(py, object);
+        let purpose = if is_aboard {
+            Purpose::Message
+        } else {
+            Purpose::Anybody
+        };
+        return Ok((purpose, None));
     };
     if object.storage().family().is_none() {
         return Err(PyRuntimeError::new_err(

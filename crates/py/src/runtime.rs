@@ -81,7 +81,8 @@ pub(crate) fn family_reserve() -> PyResult<u32> {
         .map_err(|full| from_family(full.into()))
 }
 
-/// Joins a family, in the place that was reserved. Takes over the descriptor.
+/// Joins the family of the process that has started this one, in the place that was reserved. Takes
+/// over the descriptor.
 #[pyfunction]
 pub(crate) fn family_join(fd: RawFd, family: (u64, u64), reserved: u32) -> PyResult<()> {
     if fd < 0 {
@@ -94,7 +95,7 @@ pub(crate) fn family_join(fd: RawFd, family: (u64, u64), reserved: u32) -> PyRes
     // hands over its ownership.
     let file = unsafe { OwnedFd::from_raw_fd(fd) };
     Family::join(file, family.into(), Token::from_bits(reserved))
-        .map(drop)
+        .map(Family::make_home)
         .map_err(from_family)
 }
 

@@ -24,6 +24,7 @@ use crate::sync::{
     Acquire, Barrier, BarrierWait, Condition, Lock, Notified, Semaphore, SemaphoreAcquire, Waiting,
 };
 
+mod cargo;
 mod every_step;
 
 fn family() -> &'static Family {
@@ -882,7 +883,10 @@ fn a_stopped_process_keeps_nobody_from_giving_up() {
         times_busy += u32::from(is_busy);
         let mut got = None;
         if is_busy {
-            assert_eq!(Blob::try_new(family(), 1000).err(), Some(Unavailable::Busy));
+            assert_eq!(
+                Blob::try_new(family(), 1000, &[]).err(),
+                Some(Unavailable::Busy)
+            );
             assert_eq!(try_put(), Attempt::WouldWait);
             let outcome = fresh.put(shared(), 3, &[b"first"], FOR_EVER, &GivingUp);
             assert_eq!(outcome, Put::Interrupted);

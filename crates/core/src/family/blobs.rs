@@ -14,8 +14,10 @@
 //! message was committed. So a process that is killed anywhere leaves the blob with exactly one
 //! of the two, and its own bits are cleared like those of any other object.
 
+use core::ptr::NonNull;
+
 use super::layout::{CELL, Extent, GIVE, PAYLOAD, TAKE};
-use super::objects::{CONDEMNED, FAMILY, clear_bit, has_bit, is_last, set_bit};
+use super::objects::{CONDEMNED, FAMILY, clear_bit, condemn, has_bit, is_last, set_bit};
 use super::processes::slot_of;
 use super::{Family, Run};
 use crate::crash;
@@ -68,21 +70,25 @@ impl Family {
         true
     }
 
-    /// Frees a blob that the family holds, unless it is gone already.
-    pub(crate) fn discard(&self, blob: Run, serial: u64) {
+    /// Frees a blob that the family holds, unless it is gone already. One that carries objects is
+    /// condemned instead: the caller must destroy it.
+    pub(crate) fn discard(&self, blob: Run, serial: u64) -> Option<Run> {
         self.locked(|| {
-            if self.blob_of_family(blob, serial).is_none() {
-                return;
+            self.blob_of_family(blob, serial)?;
+            let header = self.object_header(blob)?;
+            if !is_last(&header.holders, FAMILY) {
+                clear_bit(&header.holders, FAMILY);
+            } else if header.cargo.load(Relaxed) == 0 {
+                self.free_locked(blob, None);
+                self.trim();
+            } else {
+                // If we are killed now, it is ours, and whoever inherits it destroys it.
+                self.change_hands(blob, FAMILY, slot_of(self.me()));
+                condemn(header);
+                return Some(blob);
             }
-            if let Some(header) = self.object_header(blob) {
-                if is_last(&header.holders, FAMILY) {
-                    self.free_locked(blob, None);
-                    self.trim();
-                } else {
-                    clear_bit(&header.holders, FAMILY);
-                }
-            }
-        });
+            None
+        })
     }
 
     /// How many bytes a blob has room for: no more than its extent, whatever its header says.
@@ -92,7 +98,8 @@ impl Family {
             .map_or(0, |header| header.cells.load(Relaxed));
         let most = Extent::of(blob.0).map_or(0, |extent| extent.end() - blob.0);
         let run = (u64::from(cells) * CELL).min(most);
-        usize::try_from(run.saturating_sub(PAYLOAD)).unwrap_or(0)
+        let rest = run.saturating_sub(PAYLOAD);
+        usize::try_from(rest.saturating_sub(self.cargo_length(blob))).unwrap_or(0)
     }
 
     fn blob_of_family(&self, blob: Run, serial: u64) -> Option<(Extent, u32)> {
@@ -122,19 +129,25 @@ impl Family {
         let intent = &self.header().intent;
         let blob = Run(intent.offset.load(Relaxed));
         let slot = intent.cells.load(Relaxed);
-        let value = intent.value.load(Relaxed);
-        let count = self.resolve(intent.word.load(Relaxed), size_of::<AtomicU32>());
-        // SAFETY: resolved; `give` and `take` got a reference to it, so it is aligned.
-        let count = count
-            .filter(|count| count.cast::<AtomicU32>().is_aligned())
-            .map(|count| unsafe { count.cast::<AtomicU32>().as_ref() });
-        if count.is_some_and(|count| u64::from(count.load(Relaxed)) == value) {
+        if self.is_intended_stored() {
             match intent.action.load(Relaxed) {
                 GIVE => self.change_hands(blob, slot, FAMILY),
                 _ => self.change_hands(blob, FAMILY, slot),
             }
         }
         self.settle_intent();
+    }
+
+    /// Whether the word that goes with what is intended, a count, has its new value.
+    pub(super) fn is_intended_stored(&self) -> bool {
+        let intent = &self.header().intent;
+        let count = self.resolve(intent.word.load(Relaxed), size_of::<AtomicU32>());
+        let count = count
+            .map(NonNull::cast::<AtomicU32>)
+            .filter(|it| it.is_aligned());
+        // SAFETY: resolved and aligned; an atomic is valid whatever its bytes.
+        let count = count.map(|count| unsafe { count.as_ref() });
+        count.is_some_and(|count| u64::from(count.load(Relaxed)) == intent.value.load(Relaxed))
     }
 
     /// Mends at once what a dead process has left in the middle: before a count that it was

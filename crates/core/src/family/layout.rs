@@ -21,7 +21,7 @@ const BASE: u64 = 1 << 20;
 pub(super) const MAX_EXTENTS: usize = 21;
 
 /// Says that a file is one of ours, in this layout.
-pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"ftarena\x03");
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"ftarena\x04");
 
 /// Cells of which it is known whether the file may have pages for them: 64 KiB.
 pub(super) const GRANULE: u32 = 1024;
@@ -62,7 +62,8 @@ pub(super) struct Header {
 #[repr(C)]
 pub(super) struct Intent {
     pub(super) offset: AtomicU64,
-    /// How many there are; or, when a run is handed over, the slot of who gives or takes it.
+    /// How many there are; or, when a run is handed over, the slot of who gives or takes it; or how
+    /// many objects it carries then.
     pub(super) cells: AtomicU32,
     /// 0 nothing, or one of the following; written last, cleared when all is done.
     pub(super) action: AtomicU32,
@@ -75,6 +76,7 @@ pub(super) const ALLOCATE: u32 = 1;
 pub(super) const FREE: u32 = 2;
 pub(super) const GIVE: u32 = 3;
 pub(super) const TAKE: u32 = 4;
+pub(super) const CARRY: u32 = 5;
 
 /// Begins every run.
 #[repr(C)]
@@ -87,14 +89,19 @@ pub(super) struct RunHeader {
     pub(super) kind: AtomicU32,
 }
 
-pub(super) const HOLDER_WORDS: usize = 14;
+pub(super) const HOLDER_WORDS: usize = 13;
 
-/// Begins the run of an object. The object lives while a holder bit is set: bit 0 for the
-/// family itself (a pickled handle of unknown whereabouts), bit N for process slot N.
+/// Begins the run of an object. The object lives while a holder bit is set (bit 0 for the
+/// family itself: a pickled handle of unknown whereabouts; bit N for process slot N), or a blob
+/// carries it.
 #[repr(C)]
 pub(super) struct ObjectHeader {
     pub(super) run: RunHeader,
     pub(super) holders: [AtomicU64; HOLDER_WORDS],
+    /// How many times it is carried by a blob.
+    pub(super) carriers: AtomicU32,
+    /// A blob's: how many objects it carries.
+    pub(super) cargo: AtomicU32,
 }
 
 pub(super) const PAYLOAD: u64 = size_of::<ObjectHeader>() as u64;

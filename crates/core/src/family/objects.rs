@@ -71,6 +71,10 @@ impl Family {
             for word in &header.holders {
                 word.store(0, Relaxed);
             }
+            crash::step!("object.carriers");
+            header.carriers.store(0, Relaxed);
+            crash::step!("object.cargo");
+            header.cargo.store(0, Relaxed);
             crash::step!("object.holders.cleared");
             set_bit(&header.holders, slot_of(self.me()));
             // No step: this process's own.
@@ -206,18 +210,16 @@ impl Family {
         }
     }
 
-    /// Clears the bit of `holder`, unless that is the last one: then the object is condemned,
+    /// Clears the bit of `holder`, unless nothing else keeps the object: then it is condemned,
     /// and the caller must destroy it after the mutex is released. Under the mutex.
-    fn let_go(&self, run: Run, holder: u32) -> Option<Run> {
+    pub(super) fn let_go(&self, run: Run, holder: u32) -> Option<Run> {
         let header = self.object_header(run)?;
         // The family's bit is also that of processes that found no slot: it is never cleared.
         if holder == FAMILY || !has_bit(&header.holders, holder) {
             return None;
         }
-        if is_last(&header.holders, holder) {
-            crash::step!("object.condemning");
-            header.run.serial.store(CONDEMNED, Relaxed);
-            crash::step!("object.condemned");
+        if is_last(&header.holders, holder) && header.carriers.load(Relaxed) == 0 {
+            condemn(header);
             return Some(run);
         }
         clear_bit(&header.holders, holder);
@@ -239,7 +241,7 @@ impl Family {
         self.locked(|| self.hold(run, FAMILY));
     }
 
-    fn hold(&self, run: Run, slot: u32) {
+    pub(super) fn hold(&self, run: Run, slot: u32) {
         if let Some(header) = self.object_header(run) {
             set_bit(&header.holders, slot);
         }
@@ -344,20 +346,36 @@ impl Family {
     }
 
     /// Frees an object that nobody holds, with all that it owns.
-    pub(super) fn destroy(&self, run: Run) {
+    pub(crate) fn destroy(&self, run: Run) {
+        // Queues may lie in queues, any number of times: no recursion.
+        let mut condemned = vec![run];
+        while let Some(run) = condemned.pop() {
+            self.destroy_one(run, &mut condemned);
+        }
+    }
+
+    /// What is to be destroyed because of it is added to `condemned`.
+    fn destroy_one(&self, run: Run, condemned: &mut Vec<Run>) {
         let storage = self.as_storage();
         let kind = self
             .run_header(run)
             .map_or(0, |header| header.kind.load(Relaxed));
         let _ = match Kind::from_bits(kind) {
-            Some(Kind::Queue) => self.payload(run, |it: &Queue| it.destroy(storage)),
+            Some(Kind::Queue) => self.payload(run, |it: &Queue| {
+                it.discard_blobs(storage, self, condemned);
+                it.destroy(storage);
+            }),
+            Some(Kind::Blob) => {
+                self.unload(run, condemned);
+                None
+            }
             Some(Kind::Semaphore) => self.payload(run, |it: &Semaphore| it.destroy(storage)),
             Some(Kind::Condition) => self.payload(run, |it: &Condition| it.destroy(storage)),
             Some(Kind::Barrier) => self.payload(run, |it: &Barrier| it.destroy(storage)),
             Some(Kind::Lock) => self.payload(run, |it: &Lock| it.destroy(storage)),
             Some(Kind::RLock) => self.payload(run, |it: &RLock| it.destroy(storage)),
             // They own nothing beside themselves.
-            Some(Kind::Event | Kind::Blob | Kind::Seat) | None => None,
+            Some(Kind::Event | Kind::Seat) | None => None,
         };
         self.free(run);
     }
@@ -402,6 +420,13 @@ impl Family {
     }
 }
 
+/// Nobody finds the object by a handle any more. Under the mutex.
+pub(super) fn condemn(header: &ObjectHeader) {
+    crash::step!("object.condemning");
+    header.run.serial.store(CONDEMNED, Relaxed);
+    crash::step!("object.condemned");
+}
+
 type Holders = [AtomicU64; HOLDER_WORDS];
 
 // Relaxed: holder bits are read and written under the mutex.
@@ -426,6 +451,11 @@ pub(super) fn has_bit(holders: &Holders, slot: u32) -> bool {
     holders
         .get((slot / u64::BITS) as usize)
         .is_some_and(|word| word.load(Relaxed) & (1 << (slot % u64::BITS)) != 0)
+}
+
+/// Whether no bit is set.
+pub(super) fn is_empty(holders: &Holders) -> bool {
+    holders.iter().all(|word| word.load(Relaxed) == 0)
 }
 
 /// Whether no bit but this one is set.

@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 
 use super::bitmap::Bitmap;
 use super::kernel::ftruncate;
-use super::layout::{ALLOCATE, CELL, Extent, FREE, GIVE, MAX_EXTENTS, RunHeader, TAKE};
+use super::layout::{ALLOCATE, CARRY, CELL, Extent, FREE, GIVE, MAX_EXTENTS, RunHeader, TAKE};
 use super::{Entry, Family, Run};
 use crate::crash;
 use crate::primitive::AtomicU64;
@@ -348,6 +348,7 @@ impl Family {
                 self.settle_intent();
             }
             GIVE | TAKE => self.mend_hand_over(),
+            CARRY => self.mend_cargo(),
             _ => {}
         }
     }

@@ -4,7 +4,7 @@
 
 use core::ptr::NonNull;
 
-use crate::family::{CopyOnWrite, Entry, Family, Run};
+use crate::family::{CARGO_BYTES, CopyOnWrite, Entry, Family, Run};
 use crate::primitive::AtomicU32;
 use crate::storage::{Kind, OutOfMemory, Unavailable};
 
@@ -23,6 +23,27 @@ pub struct Blob {
 unsafe impl Send for Blob {}
 // SAFETY: as above.
 unsafe impl Sync for Blob {}
+
+/// An object that is going to be named in a message, and kept until the message is read: by this
+/// value, then by the message's blob.
+#[derive(Debug)]
+pub struct Passenger {
+    family: &'static Family,
+    run: Run,
+}
+
+impl Passenger {
+    /// Takes over one local reference.
+    pub(super) fn new(family: &'static Family, run: Run) -> Self {
+        Self { family, run }
+    }
+}
+
+impl Drop for Passenger {
+    fn drop(&mut self) {
+        self.family.release(self.run);
+    }
+}
 
 /// What a blob is called in a message: its place and its serial number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +96,11 @@ impl BlobName {
         is_taken.then(|| Blob::held(family, self.run))
     }
 
-    pub(crate) fn discard(self, family: &Family) {
-        family.discard(self.run, self.serial);
+    /// Frees the blob of a message that nobody will take. One that carries objects is condemned
+    /// instead: the caller must destroy it.
+    #[must_use]
+    pub(crate) fn discard(self, family: &Family) -> Option<Run> {
+        family.discard(self.run, self.serial)
     }
 }
 
@@ -87,21 +111,48 @@ impl Blob {
     ///
     /// [`OutOfMemory`] if the shared memory can't grow.
     pub fn new(family: &'static Family, length: usize) -> Result<Self, OutOfMemory> {
-        Self::new_if(Entry::Whenever, family, length).map_err(Unavailable::for_good)
+        Self::new_if(Entry::Whenever, family, length, &[]).map_err(Unavailable::for_good)
     }
 
-    /// As [`Blob::new`], without waiting for anybody who doesn't go on.
+    /// As [`Blob::new`], without waiting for anybody who doesn't go on; the blob keeps the
+    /// `passengers` for as long as it lives.
     ///
     /// # Errors
     ///
     /// [`Unavailable`] if there is no memory now.
-    pub fn try_new(family: &'static Family, length: usize) -> Result<Self, Unavailable> {
-        Self::new_if(Entry::Soon, family, length)
+    pub fn try_new(
+        family: &'static Family,
+        length: usize,
+        passengers: &[Passenger],
+    ) -> Result<Self, Unavailable> {
+        Self::new_if(Entry::Soon, family, length, passengers)
     }
 
-    fn new_if(entry: Entry, family: &'static Family, length: usize) -> Result<Self, Unavailable> {
-        let run = family.allocate_blob(entry, length)?;
-        Ok(Self::held(family, run))
+    fn new_if(
+        entry: Entry,
+        family: &'static Family,
+        length: usize,
+        passengers: &[Passenger],
+    ) -> Result<Self, Unavailable> {
+        let cargo = passengers.len().checked_mul(CARGO_BYTES);
+        let bytes = cargo.and_then(|cargo| {
+            length
+                .checked_next_multiple_of(CARGO_BYTES)?
+                .checked_add(cargo)
+        });
+        let run = family.allocate_blob(entry, bytes.ok_or(OutOfMemory)?)?;
+        let mut blob = Self::held(family, run);
+        for passenger in passengers {
+            debug_assert!(core::ptr::eq(passenger.family, family), "of another family");
+            // If it fails, those that are aboard leave with the blob.
+            match family.stow(entry, run, passenger.run) {
+                Some(true) => {}
+                Some(false) => return Err(Unavailable::OutOfMemory),
+                None => return Err(Unavailable::Busy),
+            }
+        }
+        blob.length = family.blob_length(run);
+        Ok(blob)
     }
 
     fn held(family: &'static Family, run: Run) -> Self {
@@ -182,8 +233,8 @@ impl Drop for Blob {
     fn drop(&mut self) {
         if self.family.is_registered() {
             self.family.release(self.run);
-        } else {
-            self.family.discard(self.run, self.serial);
+        } else if let Some(condemned) = self.family.discard(self.run, self.serial) {
+            self.family.destroy(condemned);
         }
     }
 }

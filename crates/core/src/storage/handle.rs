@@ -26,6 +26,8 @@ pub enum Purpose {
     /// Anybody may read it, at any time, any number of times: the object stays until its
     /// family (in private memory: its process) ends.
     Anybody,
+    /// The message that it is put in: the object is its [`Passenger`](super::Passenger).
+    Message,
     /// The process that a slot was reserved for reads it, when it starts.
     NewProcess(Token),
 }
@@ -155,6 +157,11 @@ fn private_id() -> u64 {
     }
 }
 
+/// Whether new processes get their tokens from this family.
+fn is_home(family: &Family) -> bool {
+    Family::existing_home().is_some_and(|home| core::ptr::eq(home, family))
+}
+
 /// Makes a handle.
 #[must_use]
 pub fn encode<T: Shareable>(object: &Object<T>, purpose: Purpose) -> [u8; LENGTH] {
@@ -162,7 +169,7 @@ pub fn encode<T: Shareable>(object: &Object<T>, purpose: Purpose) -> [u8; LENGTH
         Keep::Private => {
             let serial = match purpose {
                 Purpose::Trial => 0,
-                Purpose::Anybody | Purpose::NewProcess(_) => local::pin(object),
+                Purpose::Anybody | Purpose::Message | Purpose::NewProcess(_) => local::pin(object),
             };
             let id = [private_id(), 0];
             Fields {
@@ -176,9 +183,10 @@ pub fn encode<T: Shareable>(object: &Object<T>, purpose: Purpose) -> [u8; LENGTH
         }
         Keep::Shared(family, run) => {
             match purpose {
-                Purpose::Trial => {}
-                Purpose::Anybody => family.pin(run),
-                Purpose::NewProcess(token) => family.retain_for(run, token),
+                Purpose::Trial | Purpose::Message => {}
+                Purpose::NewProcess(token) if is_home(family) => family.retain_for(run, token),
+                // The token is another family's.
+                Purpose::Anybody | Purpose::NewProcess(_) => family.pin(run),
             }
             Fields {
                 kind: T::KIND,

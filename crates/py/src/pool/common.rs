@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::large::Large;
+use crate::message::Pickled;
 use crate::picklable::is_scalar;
 
 /// So many buffers are held that were met once.
@@ -43,14 +44,12 @@ impl Common {
         &self,
         py: Python<'_>,
         storage: Storage,
-        tag: u32,
-        pickle: &[u8],
-        buffers: Vec<PyUntypedBuffer>,
+        pickled: Pickled<'_>,
         comes_again: bool,
     ) -> PyResult<Large> {
-        let mut names = Vec::with_capacity(buffers.len());
-        let mut stored = Vec::with_capacity(buffers.len());
-        for buffer in &buffers {
+        let mut names = Vec::with_capacity(pickled.buffers.len());
+        let mut stored = Vec::with_capacity(pickled.buffers.len());
+        for buffer in &pickled.buffers {
             let (name, was_met) = self.find(buffer);
             let blob = match name {
                 None if was_met || comes_again => Some(Large::store(py, storage, buffer)?),
@@ -59,8 +58,9 @@ impl Common {
             names.push(blob.as_ref().map(Blob::name).or(name));
             stored.push(blob);
         }
-        let large = Large::of_pickle_in_parts(py, storage, tag, pickle, &buffers, &names)?;
-        let unused: Vec<_> = buffers
+        let large = Large::of_pickle_in_parts(py, storage, &pickled, &names)?;
+        let unused: Vec<_> = pickled
+            .buffers
             .into_iter()
             .zip(stored)
             .filter_map(|(buffer, blob)| self.remember(Known { buffer, blob }))

@@ -9,7 +9,6 @@
 use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
-use pyo3::buffer::PyUntypedBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyTuple};
 
@@ -19,7 +18,7 @@ use super::job::{Job, Outcome, Use};
 use super::state::{Slice, Source};
 use super::wire::Kind;
 use crate::large::Large;
-use crate::message::{Outgoing, in_spite};
+use crate::message::{Outgoing, Pickled, in_spite};
 use crate::picklable::{check_picklable, is_known};
 use crate::shield::next;
 use crate::wait::wait;
@@ -106,10 +105,8 @@ impl Engine {
                 neighbours.is_ok_and(|(last, next)| have_in_common(&last, &next))
             };
             let storage = self.tasks.storage();
-            let large = |py: Python<'_>, tag, pickle: &[u8], buffers| {
-                let again = comes_again();
-                job.common.encode(py, storage, tag, pickle, buffers, again)
-            };
+            let large =
+                |py: Python<'_>, pickled| job.common.encode(py, storage, pickled, comes_again());
             // A Ctrl-C in the middle of it is not the item's fault.
             let mut interrupt = None;
             let payload = payload.and_then(|payload| {
@@ -147,9 +144,7 @@ impl Engine {
             }
         };
         let storage = self.tasks.storage();
-        let large = |py, tag, pickle: &[u8], buffers: Vec<_>| {
-            Large::of_pickle(py, storage, tag, pickle, &buffers)
-        };
+        let large = |py, pickled| Large::of_pickle(py, storage, &pickled);
         let payload = self.encode(job, payload, first, is_single, large);
         let index = {
             let mut state = job.lock();
@@ -169,7 +164,7 @@ impl Engine {
         payload: Bound<'py, PyAny>,
         first: usize,
         is_single: bool,
-        large: impl FnOnce(Python<'py>, u32, &[u8], Vec<PyUntypedBuffer>) -> PyResult<Large>,
+        large: impl FnOnce(Python<'py>, Pickled<'py>) -> PyResult<Large>,
     ) -> PyResult<Outgoing<'py>> {
         let storage = self.tasks.storage();
         if storage.family().is_none() {

@@ -15,7 +15,7 @@ use crate::storage::BlobName;
 use crate::sync::{Event, EventWait, RLock};
 
 /// As [`die_everywhere`], for what must be prepared anew for each child.
-fn die_everywhere_in<T>(
+pub(super) fn die_everywhere_in<T>(
     mut prepare: impl FnMut() -> T,
     mut action: impl FnMut(&mut T),
     mut check: impl FnMut(T, Child),
@@ -544,7 +544,7 @@ fn a_blob_that_is_gone() {
             let blob = filled(1);
             let name: BlobName = blob.name();
             assert_eq!(put_blob(&queue, blob), Put::Done);
-            name.discard(family());
+            assert_eq!(name.discard(family()), None);
             queue
         },
         |queue| assert!(matches!(get_it(queue), Get::Corrupted)),
@@ -661,6 +661,11 @@ const SCENARIOS: &[fn()] = &[
     a_file_that_grows,
     a_run_that_does_not_exist_is_not_freed,
     pages_written_and_given_back,
+    cargo::a_message_with_objects_put,
+    cargo::a_message_with_objects_got,
+    cargo::a_queue_with_queues_dropped,
+    cargo::an_object_carried_and_kept,
+    cargo::a_cargo_overwritten,
 ];
 
 /// Each step that there is, some scenario is killed at.
