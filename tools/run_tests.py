@@ -10,6 +10,7 @@ import argparse
 import os
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,7 @@ class Options:
     parts: Sequence[str]
     kinds: Sequence[str]
     keyword: str | None
+    lanes: int
 
 
 def main() -> int:
@@ -93,8 +95,15 @@ def _options() -> Options:
         help=f"one of {', '.join(interpreters.KINDS)}",
     )
     parser.add_argument("-k", metavar="EXPRESSION", help="the Python tests that match, for pytest")
+    parser.add_argument(
+        "--lanes",
+        type=int,
+        default=2,
+        metavar="N",
+        help="how many interpreters are tested side by side (default: 2)",
+    )
     given = parser.parse_args()
-    return Options(given.only or PARTS, given.python or interpreters.KINDS, given.k)
+    return Options(given.only or PARTS, given.python or interpreters.KINDS, given.k, given.lanes)
 
 
 def _interpreters(test_run: TestRun) -> dict[str, Interpreter]:
@@ -171,10 +180,19 @@ def _test_python(
     """Build the package for each interpreter, then test it there in each configuration."""
     wanted = [found[kind] for kind in options.kinds if kind in found]
     wheels = {one.kind: _build_wheel(test_run, tools, one) for one in wanted}
-    for interpreter in wanted:
-        wheel = wheels[interpreter.kind]
-        if wheel is not None:
-            _test_on(test_run, interpreter, wheel, options)
+    # Tests wait most of the time. The newest come first, for they have the most configurations.
+    with ThreadPoolExecutor(max(1, options.lanes)) as lanes:
+        tested = [
+            lanes.submit(_test_on, test_run, interpreter, wheel, options)
+            for interpreter in reversed(wanted)
+            if (wheel := wheels[interpreter.kind]) is not None
+        ]
+        try:
+            for one in tested:
+                one.result()
+        except BaseException:
+            watched.stop_all()
+            raise
 
 
 def _build_wheel(test_run: TestRun, tools: venvs.Venv, interpreter: Interpreter) -> Path | None:

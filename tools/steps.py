@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,7 @@ class TestRun:
         """Start with nothing run."""
         self.totals = Totals()
         self.failures: list[str] = []
+        self._lock = threading.Lock()
 
     def command(
         self,
@@ -90,9 +92,11 @@ class TestRun:
 
     def record(self, progress: watched.Progress, name: str, totals: Totals, why: str = "") -> None:
         """Count a step and say how it went; `why` is the story of a failure."""
-        self.totals += totals
+        with self._lock:
+            self.totals += totals
+            if totals.failed:
+                self.failures.append(name)
         if not totals.failed:
             progress.end("ok" if totals == ONE_PASSED else f"ok, {totals}")
             return
-        self.failures.append(name)
         progress.end(f"FAILED, {totals}", f"{why}\n--- end of {name} ---")

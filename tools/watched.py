@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, TextIO
@@ -22,6 +23,18 @@ SECONDS_BETWEEN_UPDATES = 0.2
 SECONDS_TO_DUMP_STACKS = 5.0
 
 _STARTED = time.monotonic()
+# Commands may run in several threads.
+_output = threading.Lock()
+_is_stopped = threading.Event()
+
+
+class StoppedError(Exception):
+    """The whole run is to end."""
+
+
+def stop_all() -> None:
+    """Have all commands end that run in other threads, and those that wait for their turn."""
+    _is_stopped.set()
 
 
 class Progress:
@@ -48,17 +61,20 @@ class Progress:
     def tick(self) -> None:
         """Show that the work goes on."""
         if self._is_terminal:
-            print(f"\r\x1b[K{self._line(' ...')}", end="", flush=True, file=self._out)
+            with _output:
+                print(f"\r\x1b[K{self._line(' ...')}", end="", flush=True, file=self._out)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-            print(self._line(" ..."), flush=True, file=self._out)
+            with _output:
+                print(self._line(" ..."), flush=True, file=self._out)
 
     def end(self, outcome: str, details: str = "") -> None:
         """Say how the work ended, on a line of its own, and below it what else is to be known."""
-        if self._is_terminal:
-            print("\r\x1b[K", end="", file=self._out)
-        print(self._line(f": {outcome}"), *details.splitlines(), sep="\n", file=self._out)
-        self._out.flush()
+        with _output:
+            if self._is_terminal:
+                print("\r\x1b[K", end="", file=self._out)
+            print(self._line(f": {outcome}"), *details.splitlines(), sep="\n", file=self._out)
+            self._out.flush()
 
     def _line(self, state: str) -> str:
         total = time.monotonic() - _STARTED
@@ -132,6 +148,8 @@ def _wait(process: subprocess.Popen[bytes], timeout: float, progress: Progress) 
     """Wait for the end and return True, or stop the command when the time is up."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
+        if _is_stopped.is_set():
+            raise StoppedError
         progress.tick()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(SECONDS_BETWEEN_UPDATES)
