@@ -25,7 +25,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -280,6 +280,45 @@ def test_starting_twice_is_an_error() -> None:
         worker.start()
 
 
+def test_starting_from_several_threads_at_once_starts_one_worker() -> None:
+    """A process ran twice; a thread never ran, and who had started it waited for ever."""
+    for _ in range(20):
+        worker = Worker()
+        meeting, outcomes = threading.Barrier(4), SimpleQueue[str]()
+
+        def begin(
+            worker: Worker = worker,
+            meeting: threading.Barrier = meeting,
+            outcomes: SimpleQueue[str] = outcomes,
+        ) -> None:
+            meeting.wait()
+            try:
+                worker.start()
+            except RuntimeError as error:
+                outcomes.put("refused" if isinstance(error, AssertionError) else repr(error))
+            else:
+                outcomes.put("started")
+
+        threads = [start_thread(begin) for _ in range(4)]
+        finish(*threads)
+        assert sorted(outcomes.get() for _ in threads) == ["refused"] * 3 + ["started"]
+        finish(worker)
+
+
+def test_a_worker_that_could_not_be_started_can_be_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker()
+
+    def refuse(_: object) -> NoReturn:
+        raise BlockingIOError
+
+    with monkeypatch.context() as patches:
+        patches.setattr(Worker.__base__, "start", refuse)
+        with pytest.raises(BlockingIOError):
+            worker.start()
+    worker.start()
+    finish(worker)
+
+
 def test_joining_before_the_start_is_an_error() -> None:
     with misuse(RuntimeError, AssertionError):
         Worker().join()
@@ -517,6 +556,30 @@ def test_a_subclass_may_extend_run() -> None:
 
 
 # --- exits ----------------------------------------------------------------------------------
+
+
+@only_processes
+def test_the_exit_code_is_right_whichever_thread_asks_first() -> None:
+    """Who was second read nothing, and took that for an exit code: 255."""
+    is_over = threading.Event()
+    codes: list[int | None] = []
+
+    def run_workers() -> None:
+        for _ in range(8):
+            worker: Any = Worker(target=sys.exit, args=(7,))
+            worker.start()
+            worker.join(DEADLINE)
+            codes.append(worker.exitcode)
+
+    def ask() -> None:
+        while not is_over.wait(SHORT / 1000):
+            active_children()
+
+    asking = [start_thread(ask) for _ in range(3)]
+    finish(*[start_thread(run_workers) for _ in range(3)])
+    is_over.set()
+    finish(*asking)
+    assert codes == [7] * 24
 
 
 def leave(how: str) -> None:

@@ -317,7 +317,7 @@ class ProcessCrew(Crew):
 
     def _start(self, link: _Link) -> Any:  # noqa: ANN401  # a process
         from freethreading._bootstrap import Ticket  # noqa: PLC0415  # not for threads
-        from freethreading._orphans import keep  # noqa: PLC0415  # likewise
+        from freethreading._orphans import guard, keep  # noqa: PLC0415  # likewise
 
         self.collect()
         process: Any = self._context.Process(  # type: ignore[attr-defined]  # of every context
@@ -327,7 +327,7 @@ class ProcessCrew(Crew):
             process.name = process.name.replace("Process", "PoolWorker")
         process.start()
         keep(process._popen)  # noqa: SLF001  # of every process
-        _guard(process._popen)  # noqa: SLF001  # likewise
+        guard(process._popen)  # noqa: SLF001  # likewise
         return process
 
     def _bury(self, link: _Link, worker: Any, /) -> None:  # noqa: ANN401  # a process
@@ -391,36 +391,6 @@ def _if_open(method: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 
         return method(*args)
     except (ValueError, AttributeError):
         return None
-
-
-def _guard(popen: Any) -> None:  # noqa: ANN401  # any of multiprocessing's Popen classes
-    """Let one thread at a time ask whether a process has ended: its status can be read once.
-
-    multiprocessing asks for all children whenever one is started, in whatever thread that is. A
-    finalizer may do so amidst another question; the first answer counts.
-    """
-    poll, lock = popen.poll, threading.RLock()
-    known: list[int] = []
-    # The fork server tells of an end, or its own end has made that a question to ask again.
-    is_told = popen.method == "forkserver"
-
-    def guarded(flag: int = os.WNOHANG) -> int | None:
-        while True:
-            if flag != os.WNOHANG:
-                from multiprocessing.connection import wait  # noqa: PLC0415  # not for threads
-
-                wait([popen.sentinel])
-            with lock:
-                code: int | None = poll(os.WNOHANG if is_told else flag)
-                if code is not None and not known:
-                    known.append(code)
-                if known:
-                    popen.returncode = known[0]
-                    return known[0]
-            if flag == os.WNOHANG:
-                return None
-
-    popen.poll = guarded
 
 
 def _died(code: int | None, pid: int | None, name: str | None) -> BaseException:

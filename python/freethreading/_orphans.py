@@ -1,4 +1,6 @@
-"""Workers that outlive the fork server they were started by.
+"""What multiprocessing believes of a worker's end, put right.
+
+Workers may outlive the fork server they were started by, and several threads may ask for an end.
 
 multiprocessing hears of a worker's end from the fork server, through a pipe. Once that was killed
 the pipe ends, which multiprocessing takes for the end of the worker: with the exit code 255, though
@@ -8,6 +10,7 @@ it runs. Whoever believes that gives its tasks and its locks away while it has t
 from __future__ import annotations
 
 import os
+import threading
 import time
 import weakref
 from typing import Any
@@ -24,6 +27,36 @@ def keep(popen: Any) -> None:  # noqa: ANN401  # any of multiprocessing's Popen 
     if getattr(popen, "method", None) == "forkserver":  # the others ask the kernel
         kept = popen._freethreading_kept = _Kept(popen)  # noqa: SLF001  # a mark of ours
         popen.poll, popen.wait = kept.poll, kept.wait
+
+
+def guard(popen: Any) -> None:  # noqa: ANN401  # any of multiprocessing's Popen classes
+    """Let one thread at a time ask whether a process has ended: its status can be read once.
+
+    multiprocessing asks for all children whenever one is started, in whatever thread that is. A
+    finalizer may do so amidst another question; the first answer counts.
+    """
+    poll, lock = popen.poll, threading.RLock()
+    known: list[int] = []
+    # The fork server tells of an end, or its own end has made that a question to ask again.
+    is_told = popen.method == "forkserver"
+
+    def guarded(flag: int = os.WNOHANG) -> int | None:
+        while True:
+            if flag != os.WNOHANG:
+                from multiprocessing.connection import wait  # noqa: PLC0415  # not for threads
+
+                wait([popen.sentinel])
+            with lock:
+                code: int | None = poll(os.WNOHANG if is_told else flag)
+                if code is not None and not known:
+                    known.append(code)
+                if known:
+                    popen.returncode = known[0]
+                    return known[0]
+            if flag == os.WNOHANG:
+                return None
+
+    popen.poll = guarded
 
 
 def is_orphan(popen: Any) -> bool:  # noqa: ANN401  # as above

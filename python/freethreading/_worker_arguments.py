@@ -37,3 +37,17 @@ def check_arguments(
     _native.check_picklable("Worker", "target", target)
     _native.check_arguments("Worker", kept_args, kept_kwargs, lasts=True)
     return kept_args, kept_kwargs
+
+
+def claim_start(worker: Any) -> None:  # noqa: ANN401  # a thread or a process
+    """Let one thread start a worker; raise for those that would at the same time."""
+    mine = object()
+    # Atomic, and nothing that a fork could leave locked.
+    if worker.__dict__.setdefault("_start_claim", mine) is not mine:
+        message = f"{worker.name} is being started; a worker can be started once"
+        raise WorkerStateError(message)
+
+
+def waive_start(worker: Any) -> None:  # noqa: ANN401  # as above
+    """Take a claim back: the worker could not be started, and may be later."""
+    worker.__dict__.pop("_start_claim", None)

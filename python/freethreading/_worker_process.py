@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from freethreading import _native
 from freethreading._bootstrap import Ticket, process_context, start_method, watch_parent
 from freethreading._errors import WorkerStateError
-from freethreading._orphans import keep
-from freethreading._worker_arguments import check_arguments
+from freethreading._orphans import guard, keep
+from freethreading._worker_arguments import check_arguments, claim_start, waive_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -90,6 +90,7 @@ class Worker(_Process):
     def _Popen(process_obj: BaseProcess) -> Any:  # noqa: ANN401, N802  # multiprocessing's hook
         popen = process_context().Process._Popen(process_obj)  # type: ignore[attr-defined]  # noqa: SLF001
         keep(popen)
+        guard(popen)
         return popen
 
     def start(self) -> None:
@@ -108,7 +109,12 @@ class Worker(_Process):
         self._check_made_here("started")
         self._start_method = process_context().get_start_method()
         self._parent_start_time = _native.process_start_time()
-        super().start()
+        claim_start(self)
+        try:
+            super().start()
+        except BaseException:
+            waive_start(self)
+            raise
 
     def _bootstrap(self, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401  # passed on
         """Run in the new process: multiprocessing's own, and the watchdog before it."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from freethreading._backend import warn_if_gil_returned
 from freethreading._errors import WorkerStateError
-from freethreading._worker_arguments import check_arguments
+from freethreading._worker_arguments import check_arguments, claim_start, waive_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -71,7 +71,12 @@ class Worker(threading.Thread):
             message = f"{self.name} was started before; a worker can be started once"
             raise WorkerStateError(message)
         warn_if_gil_returned()
-        super().start()
+        claim_start(self)
+        try:
+            super().start()
+        except BaseException:
+            waive_start(self)
+            raise
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the worker has ended, at most `timeout` seconds.
