@@ -17,6 +17,7 @@ import threading
 import traceback
 from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,6 +34,7 @@ from test_worker import (
     only_processes,
     only_threads,
     signature_of,
+    wait_until_task_sleeps,
 )
 
 if TYPE_CHECKING:
@@ -622,6 +624,37 @@ def test_a_future_can_be_cancelled_until_it_runs() -> None:
         event.set()
     assert futures[0].result(DEADLINE) is True
     assert futures[-1].cancelled()
+
+
+def test_a_future_whose_result_was_seen_is_done() -> None:
+    """It wasn't, until the collector came by, if it got a callback while its result was awaited."""
+    has_begun, may_go_on = threading.Event(), threading.Event()
+    event, other = Event(), Event()
+
+    def hold_up(_: Future[bool]) -> None:
+        has_begun.set()
+        may_go_on.wait(DEADLINE)
+
+    with WorkerPoolExecutor(2) as executor:
+        holding, future = (
+            executor.submit(tasks.wait_for, event),
+            executor.submit(tasks.wait_for, other),
+        )
+        holding.add_done_callback(hold_up)
+        results: list[bool] = []
+        waiting = threading.Thread(target=lambda: results.append(future.result()))
+        waiting.start()
+        assert waiting.native_id is not None
+        wait_until_task_sleeps(Path(f"/proc/{os.getpid()}/task/{waiting.native_id}"))
+        future.add_done_callback(tasks.repeat)
+        event.set()
+        assert has_begun.wait(DEADLINE)
+        other.set()
+        waiting.join(DEADLINE)
+        assert results == [True]
+        is_done = future.done()
+        may_go_on.set()
+        assert is_done
 
 
 @only_processes

@@ -167,9 +167,11 @@ class TaskFuture(Future[Any]):
 
     def done(self) -> bool:
         """Return whether the task has ended, or was cancelled."""
-        if self._is_whole and not self._job.is_cancelled:
-            return super().done()
-        return self._job.ready()
+        is_ready = self._job.ready()
+        if is_ready and self._is_whole:
+            # Another thread may have made it whole since this one had the result.
+            self._finish()
+        return is_ready
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
         """Have `fn` called with the future when it is done; see `Future.add_done_callback`."""
