@@ -4,7 +4,7 @@ TOOL = $(PYTHON) tools/tool.py
 CORE = --locked --package freethreading-core
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fmt lint stress faults fuzz chaos loom sanitize miri bench docs dist clean
+.PHONY: help demo test fmt lint stress faults fuzz parallel crowd chaos loom sanitize miri bench docs dist clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -37,6 +37,15 @@ fuzz: FUZZ_MINUTES ?= 5
 fuzz: ## overwrite shared memory, messages and handles at random (FUZZ_MINUTES=5 each, FUZZ_SEED)
 	cargo test $(CORE) --test hostile -- --test-threads=1
 	@$(PYTHON) tools/run_tests.py --only py -k nonsense $(or $(ARGS),--python 3.14 --python 3.14t)
+
+parallel: ## run many of the tests in eight threads at once, on 3.14t (ARGS="-k lock")
+	@$(PYTHON) tools/run_tests.py --only parallel $(ARGS)
+
+# Minutes for each interpreter. A failure names its seed: CROWD_SEED=... once more, for longer.
+export CROWD_MINUTES
+crowd: CROWD_MINUTES ?= 5
+crowd: ## use each object from 16 threads at random (CROWD_MINUTES=5 each, CROWD_SEED)
+	@$(PYTHON) tools/run_tests.py --only py -k many_threads $(or $(ARGS),--python 3.14 --python 3.14t)
 
 chaos: ## kill, stop and starve workers for 5 minutes (CHAOS_MINUTES=60, CHAOS_SEED=1, ARGS=--table)
 	@$(PYTHON) tests/chaos $(ARGS)

@@ -147,6 +147,7 @@ def test_futures_work_with_wait_and_as_completed(executor: WorkerPoolExecutor) -
     }
 
 
+@pytest.mark.thread_unsafe(reason="needs both workers that the tests share")
 def test_waiting_for_the_first_exception(executor: WorkerPoolExecutor) -> None:
     event = Event()
     futures: list[Future[Any]] = [

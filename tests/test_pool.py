@@ -243,6 +243,7 @@ def test_imap_iterators_have_next_with_a_timeout(pool: WorkerPool, chunksize: in
             iterator.next(DEADLINE)
 
 
+@pytest.mark.thread_unsafe(reason="needs both workers that the tests share")
 def test_imap_unordered_gives_what_is_done_first(pool: WorkerPool) -> None:
     first, second = Event(), Event()
     iterator = pool.imap_unordered(tasks.wait_for, [first, second])

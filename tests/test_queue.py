@@ -883,6 +883,7 @@ def test_put_works_in_del() -> None:
     assert found.count([[], [], []]) == 100
 
 
+@pytest.mark.thread_unsafe(reason="sets a signal handler")
 def test_put_works_in_a_signal_handler() -> None:
     """The handler may run in the middle of a put or a get of the same queue."""
     source: Queue[Any] = Queue()

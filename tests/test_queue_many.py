@@ -164,6 +164,7 @@ def test_each_item_that_was_got_is_to_be_reported_done() -> None:
         source.task_done()
 
 
+@pytest.mark.thread_unsafe(reason="sets a signal handler")
 def test_a_signal_ends_a_long_put_and_says_how_many_were_put() -> None:
     class Rung(Exception):  # noqa: N818 - it is no error
         """Raised by the handler."""

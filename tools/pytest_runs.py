@@ -19,8 +19,9 @@ from steps import ONE_FAILED, TestRun, Totals
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# With `make fuzz` for as long as is asked for beyond that.
-SECONDS_FOR_A_RUN = 600.0 + 60 * float(os.environ.get("FUZZ_MINUTES") or 0)
+# With `make fuzz` and `make crowd` for as long as is asked for beyond that.
+MINUTES_MORE = sum(float(os.environ.get(f"{name}_MINUTES") or 0) for name in ("FUZZ", "CROWD"))
+SECONDS_FOR_A_RUN = 600.0 + 60 * MINUTES_MORE
 SECONDS_FOR_STRAYS = 5.0
 NO_TESTS_COLLECTED = 5
 # No cache, as one interpreter's would mislead the next; short tracebacks, as all are shown.
@@ -49,6 +50,21 @@ ALL = (
     Configuration("3.14", {"FREETHREADING_BACKEND": "threading"}),
     Configuration("3.14t"),
     Configuration("3.14t", {"PYTHON_GIL": "1"}),
+)
+
+# Where and how each test is run by many threads at once.
+PARALLEL = Configuration("3.14t")
+IN_PARALLEL = ("--parallel-threads=8", "--iterations=2", "--skip-thread-unsafe=true")
+# Left out are those that are about other processes, and those that take long; a test that can't be
+# run so (it has one signal handler, one list of what was seen) is marked as `thread_unsafe`.
+PARALLEL_FILES = tuple(
+    f"tests/test_{name}.py"
+    for name in (
+        *("lock", "rlock", "semaphore", "event", "condition", "barrier"),
+        *("queue", "simple_queue", "queue_many", "queue_life", "queue_messages"),
+        *("items", "subclasses"),
+        *("pool", "pool_lanes", "pool_nested", "executor", "futures"),
+    )
 )
 
 

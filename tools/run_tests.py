@@ -1,7 +1,8 @@
 """Runs all tests of the project: what `make test` calls.
 
-Lint, Rust tests, then the Python tests on every interpreter, then the examples of the docs. A step
-that fails stops only those that need it. The last line says how many tests passed over everything.
+Lint, Rust tests, then the Python tests on every interpreter, many of them once more in parallel
+threads, and the examples of the docs. A step that fails stops only those that need it. The last
+line says how many tests passed over everything.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from interpreters import Interpreter
 
-PARTS = ("lint", "rust", "py", "docs")
+PARTS = ("lint", "rust", "py", "parallel", "docs")
 # Minutes, so only when asked for: `make faults`.
 FAULTS_PART = "faults"
 SECONDS_TO_LINT = 600.0
@@ -67,7 +68,7 @@ def main() -> int:
         _test_rust(test_run)
     if "lint" in options.parts and tools is not None:
         _lint_python(test_run, tools)
-    if {"py", "docs"}.intersection(options.parts) and tools is not None:
+    if {"py", "parallel", "docs"}.intersection(options.parts) and tools is not None:
         _test_python(test_run, tools, found, options)
     if FAULTS_PART in options.parts and FAULTS.kind in options.kinds and tools is not None:
         _test_faults(test_run, tools, found, options)
@@ -178,7 +179,10 @@ def _test_python(
     test_run: TestRun, tools: venvs.Venv, found: dict[str, Interpreter], options: Options
 ) -> None:
     """Build the package for each interpreter, then test it there in each configuration."""
-    wanted = [found[kind] for kind in options.kinds if kind in found]
+    kinds = options.kinds
+    if not {"py", "docs"}.intersection(options.parts):
+        kinds = [kind for kind in kinds if kind == pytest_runs.PARALLEL.kind]
+    wanted = [found[kind] for kind in kinds if kind in found]
     wheels = {one.kind: _build_wheel(test_run, tools, one) for one in wanted}
     # Tests wait most of the time. The newest come first, for they have the most configurations.
     with ThreadPoolExecutor(max(1, options.lanes)) as lanes:
@@ -261,6 +265,9 @@ def _pytest(test_run: TestRun, venv: venvs.Venv, kind: str, options: Options) ->
     runs: list[tuple[str, list[str], tuple[Configuration, ...]]] = []
     if "py" in options.parts:
         runs.append(("pytest", [], pytest_runs.ALL))
+    if "parallel" in options.parts:
+        arguments = [*pytest_runs.IN_PARALLEL, *pytest_runs.PARALLEL_FILES]
+        runs.append(("pytest in parallel threads", arguments, (pytest_runs.PARALLEL,)))
     if "docs" in options.parts:
         runs.append(("examples of the docs", ["tests/docs_examples.py"], DOCS))
     for what, arguments, configurations in runs:
