@@ -314,7 +314,8 @@ class Pools(Play):
         desk.is_ended = True
         self.desks.renew(member)
         choice = member.random.randrange(4)
-        desk.is_terminated = choice != 1
+        if choice != 1:
+            desk.is_terminated = True
         if choice == 0:
             desk.front.terminate()
         elif choice == 1:
