@@ -54,7 +54,7 @@ ALL = (
 
 # Where and how each test is run by many threads at once.
 PARALLEL = Configuration("3.14t")
-IN_PARALLEL = ("--parallel-threads=8", "--iterations=2", "--skip-thread-unsafe=true")
+IN_PARALLEL = ("--parallel-threads=8", "--skip-thread-unsafe=true")
 # Left out are those that are about other processes, and those that take long; a test that can't be
 # run so (it has one signal handler, one list of what was seen) is marked as `thread_unsafe`.
 PARALLEL_FILES = tuple(
