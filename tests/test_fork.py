@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support import run_python
+from test_worker import only_processes
 
 FORKING_THREADS = """
     import logging  # registers hooks of its own, which let other threads run between ours
@@ -219,3 +220,59 @@ def test_a_thread_that_nobody_knows_may_fork(body: str) -> None:
     finished = run_python(program, options=("-W", "ignore::DeprecationWarning"), timeout=50).check()
     # An error in a hook of a fork is only shown.
     assert (finished.stdout, finished.stderr) == ("works\n", ""), str(finished)
+
+
+FORKING_BESIDE_WORKERS = """
+    import multiprocessing
+    import os
+    import signal
+    import sys
+    import threading
+    import time
+    from freethreading import Event, Worker, active_children
+
+    def end(go):
+        go.wait()
+        sys.exit(7)
+
+    def fork():
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)  # for who waits for a lock of its parent's
+            active_children()
+            multiprocessing.active_children()
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def ask(is_over):
+        while not is_over.is_set():
+            active_children()
+
+    if __name__ == "__main__":
+        go, is_over = Event(), threading.Event()
+        worker = Worker(target=end, args=(go,))
+        worker.start()
+        asking = [threading.Thread(target=ask, args=(is_over,)) for _ in range(3)]
+        for thread in asking:
+            thread.start()
+        codes = {fork() for _ in range(50)}
+        is_over.set()
+        for thread in asking:
+            thread.join()
+        go.set()
+        # Ended, and nobody has asked.
+        while os.path.exists(f"/proc/{worker.pid}"):
+            time.sleep(0.01)
+        codes.add(fork())
+        worker.join()
+        print(codes, worker.exitcode)
+"""
+
+
+@only_processes
+def test_a_forked_child_may_ask_for_the_workers_of_its_parent() -> None:
+    """It mustn't wait for a thread that it has not, nor take the exit code from its parent."""
+    finished = run_python(
+        FORKING_BESIDE_WORKERS, options=("-W", "ignore::DeprecationWarning"), timeout=50
+    ).check()
+    assert finished.stdout == "{0} 7\n", str(finished)
