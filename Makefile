@@ -35,8 +35,7 @@ faults: ## kill a process at each step of the engine, from Rust and from Python
 export FUZZ_MINUTES
 fuzz: FUZZ_MINUTES ?= 5
 fuzz: ## overwrite shared memory, messages and handles at random (FUZZ_MINUTES=5 each, FUZZ_SEED)
-	cargo test $(CORE) --test hostile -- --test-threads=1
-	@$(PYTHON) tools/run_tests.py --only py -k nonsense $(or $(ARGS),--python 3.14 --python 3.14t)
+	@$(PYTHON) tools/run_tests.py --only fuzz $(ARGS)
 
 parallel: ## run many of the tests in eight threads at once, on 3.14t (ARGS="-k lock")
 	@$(PYTHON) tools/run_tests.py --only parallel $(ARGS)

@@ -67,6 +67,14 @@ PARALLEL_FILES = tuple(
     )
 )
 
+# Where shared memory, messages and handles are overwritten at random, for how long.
+MINUTES_OF_NONSENSE = "1"
+NONSENSE = ["tests/test_hostile.py", "-k", "nonsense"]
+FUZZED = tuple(
+    Configuration(kind, {"FUZZ_MINUTES": os.environ.get("FUZZ_MINUTES", MINUTES_OF_NONSENSE)})
+    for kind in ("3.14", "3.14t")
+)
+
 
 def run(
     test_run: TestRun,

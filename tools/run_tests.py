@@ -1,8 +1,9 @@
 """Runs all tests of the project: what `make test` calls.
 
 Lint, Rust tests, then the Python tests on every interpreter, many of them once more in parallel
-threads, and the examples of the docs. A step that fails stops only those that need it. The last
-line says how many tests passed over everything.
+threads, nonsense at random for minutes, processes killed at each step of the engine, and the
+examples of the docs. A step that fails stops only those that need it. The last line says how many
+tests passed over everything.
 """
 
 from __future__ import annotations
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
 
     from interpreters import Interpreter
 
-PARTS = ("lint", "rust", "py", "parallel", "docs")
-# Minutes, so only when asked for: `make faults`.
-FAULTS_PART = "faults"
+PARTS = ("lint", "rust", "py", "parallel", "fuzz", "faults", "docs")
 SECONDS_TO_LINT = 600.0
 SECONDS_FOR_RUST = 900.0
 # A minute each to build and to run on two cores.
@@ -66,12 +65,12 @@ def main() -> int:
         _lint_rust(test_run, found)
     if "rust" in options.parts:
         _test_rust(test_run)
+    if "fuzz" in options.parts:
+        _fuzz_rust(test_run)
     if "lint" in options.parts and tools is not None:
         _lint_python(test_run, tools)
-    if {"py", "parallel", "docs"}.intersection(options.parts) and tools is not None:
+    if tools is not None:
         _test_python(test_run, tools, found, options)
-    if FAULTS_PART in options.parts and FAULTS.kind in options.kinds and tools is not None:
-        _test_faults(test_run, tools, found, options)
     for name in test_run.failures:
         print(f"failed: {name}")
     print(test_run.totals, flush=True)
@@ -84,9 +83,9 @@ def _options() -> Options:
     parser.add_argument(
         "--only",
         action="append",
-        choices=(*PARTS, FAULTS_PART),
+        choices=PARTS,
         metavar="PART",
-        help=f"one of {', '.join((*PARTS, FAULTS_PART))}",
+        help=f"one of {', '.join(PARTS)}",
     )
     parser.add_argument(
         "--python",
@@ -162,6 +161,18 @@ def _test_rust(test_run: TestRun) -> None:
     test_run.command("make loom", ["make", "loom"], timeout=SECONDS_FOR_LOOM, count=count_rust)
 
 
+def _fuzz_rust(test_run: TestRun) -> None:
+    """Overwrite the memory of the crate that needs no Python."""
+    minutes = os.environ.get("FUZZ_MINUTES", pytest_runs.MINUTES_OF_NONSENSE)
+    test_run.command(
+        "nonsense for the core",
+        ["cargo", "test", *CORE, "--test", "hostile", "--", "--test-threads=1"],
+        timeout=SECONDS_FOR_RUST + 60 * float(minutes),
+        count=count_rust,
+        env={**os.environ, "FUZZ_MINUTES": minutes},
+    )
+
+
 def _lint_python(test_run: TestRun, tools: venvs.Venv) -> None:
     """Check the form of the Python sources, and their types."""
     ruff = tools.program("ruff")
@@ -179,10 +190,7 @@ def _test_python(
     test_run: TestRun, tools: venvs.Venv, found: dict[str, Interpreter], options: Options
 ) -> None:
     """Build the package for each interpreter, then test it there in each configuration."""
-    kinds = options.kinds
-    if not {"py", "docs"}.intersection(options.parts):
-        kinds = [kind for kind in kinds if kind == pytest_runs.PARALLEL.kind]
-    wanted = [found[kind] for kind in kinds if kind in found]
+    wanted = [found[kind] for kind in options.kinds if kind in found and _runs(kind, options)]
     wheels = {one.kind: _build_wheel(test_run, tools, one) for one in wanted}
     # Tests wait most of the time. The newest come first, for they have the most configurations.
     with ThreadPoolExecutor(max(1, options.lanes)) as lanes:
@@ -191,6 +199,8 @@ def _test_python(
             for interpreter in reversed(wanted)
             if (wheel := wheels[interpreter.kind]) is not None
         ]
+        if "faults" in options.parts and FAULTS.kind in options.kinds:
+            tested.append(lanes.submit(_test_faults, test_run, tools, found, options))
         try:
             for one in tested:
                 one.result()
@@ -262,25 +272,33 @@ def _test_on(test_run: TestRun, interpreter: Interpreter, wheel: Path, options: 
 def _pytest(test_run: TestRun, venv: venvs.Venv, kind: str, options: Options) -> None:
     """Run the tests in each configuration of an interpreter, then the examples of the docs."""
     chosen = ["-k", options.keyword] if options.keyword else []
-    runs: list[tuple[str, list[str], tuple[Configuration, ...]]] = []
-    if "py" in options.parts:
-        runs.append(("pytest", [], pytest_runs.ALL))
-    if "parallel" in options.parts:
-        arguments = [*pytest_runs.IN_PARALLEL, *pytest_runs.PARALLEL_FILES]
-        runs.append(("pytest in parallel threads", arguments, (pytest_runs.PARALLEL,)))
-    if "docs" in options.parts:
-        runs.append(("examples of the docs", ["tests/docs_examples.py"], DOCS))
-    for what, arguments, configurations in runs:
-        for configuration in configurations:
-            if configuration.kind == kind:
-                pytest_runs.run(
-                    test_run,
-                    venv,
-                    configuration,
-                    what,
-                    [*arguments, *chosen],
-                    may_be_empty=options.keyword is not None,
-                )
+    for what, arguments, configuration in _runs(kind, options):
+        pytest_runs.run(
+            test_run,
+            venv,
+            configuration,
+            what,
+            [*arguments, *chosen],
+            may_be_empty=options.keyword is not None,
+        )
+
+
+def _runs(kind: str, options: Options) -> list[tuple[str, list[str], Configuration]]:
+    """Return what is to be run by an interpreter: its name, the arguments, and how."""
+    in_parallel = [*pytest_runs.IN_PARALLEL, *pytest_runs.PARALLEL_FILES]
+    runs: dict[str, tuple[str, list[str], tuple[Configuration, ...]]] = {
+        "py": ("pytest", [], pytest_runs.ALL),
+        "parallel": ("pytest in parallel threads", in_parallel, (pytest_runs.PARALLEL,)),
+        "fuzz": ("nonsense", pytest_runs.NONSENSE, pytest_runs.FUZZED),
+        "docs": ("examples of the docs", ["tests/docs_examples.py"], DOCS),
+    }
+    return [
+        (what, arguments, configuration)
+        for part, (what, arguments, configurations) in runs.items()
+        if part in options.parts
+        for configuration in configurations
+        if configuration.kind == kind
+    ]
 
 
 if __name__ == "__main__":
