@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import pool_tasks as tasks
-from freethreading import WorkerPool, WorkerPoolExecutor, _native, active_children
+from freethreading import (
+    Lock,
+    Queue,
+    WorkerDiedError,
+    WorkerPool,
+    WorkerPoolExecutor,
+    _native,
+    active_children,
+)
+from support import wait_until
 from test_worker import DEADLINE, PROCESSES, only_processes
 
 if TYPE_CHECKING:
@@ -170,3 +179,43 @@ def test_many_tasks_of_an_executor_leave_nothing(
 def test_many_workers_one_after_the_other_leave_nothing() -> None:
     with WorkerPoolExecutor(2, max_tasks_per_child=MOST_TASKS) as executor:
         soak(lambda numbers: submit_all(executor, numbers))
+
+
+def make_and_die(number: int) -> Any:  # noqa: ANN401 - what is made
+    """Return something large, and something of ours; for some numbers, die with it in hands."""
+    made = (bytes(200_000), Lock(), Queue[int]())
+    made[2].put(number)
+    if number % 5 == 4:
+        os._exit(3)
+    return made
+
+
+def use_and_lose() -> None:
+    """Let workers die with what they made, and leave a call that nobody waits for."""
+    with WorkerPool(2) as pool:
+        use_and_lose_by(pool)
+
+
+def use_and_lose_by(pool: WorkerPool) -> None:
+    outcomes = [pool.apply_async(make_and_die, (number,)) for number in range(10)]
+    abandoned = pool.imap_unordered(len, (bytes(300_000) for _ in range(20)))
+    assert next(abandoned) == 300_000
+    for number, outcome in enumerate(outcomes):
+        if number % 5 == 4:
+            with pytest.raises(WorkerDiedError):
+                outcome.get(DEADLINE)
+        else:
+            assert outcome.get(DEADLINE)[2].get() == number
+    assert pool.map(len, [bytearray(100_000)] * 10) == [100_000] * 10
+
+
+@only_processes
+def test_all_memory_of_a_pool_comes_back() -> None:
+    """Whoever died with what; also of a call that nobody waits for."""
+    Lock()
+    usage()
+    before = _native.family_statistics()
+    for _ in range(2):
+        use_and_lose()
+    usage()  # which collects garbage
+    wait_until(lambda: _native.family_statistics() == before, "all memory is free")
