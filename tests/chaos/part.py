@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import sys
 import threading
 import time
 from dataclasses import asdict, dataclass, field
@@ -42,6 +43,8 @@ class Facts:
     raised: str = ""
     descriptors: int = 0
     threads: int = 0
+    # What its family's memory has in use.
+    bytes: int = 0
     skipped: str = ""
 
 
@@ -52,7 +55,7 @@ class Part:
     subject: str
     rng: random.Random
     facts: Facts = field(default_factory=Facts)
-    _before: tuple[int, int] = (0, 0)
+    _before: tuple[int, int, int] = (0, 0, 0)
     # Open from the beginning: later there may be no descriptors left.
     _step: int = field(
         default_factory=lambda: os.open(cues.folder() / "step", os.O_CREAT | os.O_WRONLY, 0o666)
@@ -105,10 +108,14 @@ class Part:
             if not any(more) or time.monotonic() >= deadline:
                 break
             time.sleep(0.02)
-        self.facts.descriptors, self.facts.threads = more
+        self.facts.descriptors, self.facts.threads, self.facts.bytes = more
 
 
-def _held() -> tuple[int, int]:
-    """Return how many descriptors and threads this process has."""
+def _held() -> tuple[int, int, int]:
+    """Return how many descriptors and threads this process has, and bytes of shared memory."""
     threads = len(list(Path("/proc/self/task").iterdir()))
-    return len(os.listdir("/proc/self/fd")), max(threads, threading.active_count())  # noqa: PTH208
+    files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    # What others share has names, and is found when all is over.
+    native = sys.modules.get("freethreading._native")
+    statistics = native.family_statistics() if native is not None else None
+    return files, max(threads, threading.active_count()), statistics[2] if statistics else 0

@@ -43,7 +43,7 @@ def _leaves(scenario: Scenario, outcome: Outcome) -> list[str]:
     facts, found = outcome.facts, []
     # What is stuck has threads of ours that wait for it.
     if facts.get("usable"):
-        counts = {what: facts[what] for what in ("descriptors", "threads")}
+        counts = {what: facts[what] for what in ("descriptors", "threads", "bytes")}
         found += [f"leaves {count} {what}" for what, count in counts.items() if count]
     if count := len(outcome.left.processes):
         found.append(f"leaves {count} process{'es' if count > 1 else ''}")
@@ -101,7 +101,9 @@ def failures(scenario: Scenario, outcome: Outcome) -> list[str]:
     if facts and scenario.ends and facts["told"] not in scenario.ends:
         found.append(f"ends as {facts['told'] or 'usual'!r}, not as {' or '.join(scenario.ends)!r}")
     found += [
-        f"leaves {facts[what]} {what}" for what in ("descriptors", "threads") if facts.get(what)
+        f"leaves {facts[what]} {what}"
+        for what in ("descriptors", "threads", "bytes")
+        if facts.get(what)
     ]
     found += [f"leaves process {process}" for process in outcome.left.processes]
     found += [f"leaves file {name}" for name in _files(scenario, outcome)]
