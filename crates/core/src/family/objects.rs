@@ -85,10 +85,11 @@ impl Family {
 
     /// Where an object's payload is mapped. The run came from `allocate_object` or `retain`.
     pub(crate) fn object(&self, run: Run) -> NonNull<u8> {
-        let header = self.object_header(run);
-        let header = header.expect("found before, when the run was checked");
-        // SAFETY: the payload begins where the header ends; at most that is the extent's end.
-        unsafe { NonNull::from(header).add(1).cast() }
+        let header = self.resolve(run.0, size_of::<ObjectHeader>());
+        let header: NonNull<ObjectHeader> = header.expect("found before, as the run was").cast();
+        // SAFETY: the payload begins where the header ends; at most that is the extent's end. (Not by
+        // a reference to the header, with which nothing beyond it may be touched.)
+        unsafe { header.add(1).cast() }
     }
 
     /// One more local reference to the object at `offset`, if it still is the one with this
