@@ -134,6 +134,27 @@ fn a_blob_is_no_longer_than_its_part_of_the_file() {
 }
 
 #[test]
+fn a_blob_that_claims_to_carry_more_than_it_can_is_freed_at_once() {
+    let status = in_a_family_of_its_own(|| {
+        let blob = Blob::new(family(), 5000).expect("memory");
+        let words = Words::of(family());
+        let place = u64::from_le_bytes(*blob.name().to_bytes().first_chunk().expect("16 bytes"));
+        let header = usize::try_from(place / 8).expect("small");
+        // At the end of its header, after the number of its carriers.
+        words.store(header + 15, u64::from(u32::MAX) << 32);
+        assert_eq!(
+            Blob::find(family(), blob.name()).expect("held").capacity(),
+            0
+        );
+        // And its length, after its serial number.
+        words.store(header + 1, words.load(header + 1) | u64::from(u32::MAX));
+        drop(blob);
+        assert_eq!(family().object_count(), 0);
+    });
+    assert_eq!(status, Some(0));
+}
+
+#[test]
 fn a_mutex_with_one_bit_too_many_is_taken_over() {
     let status = in_a_family_of_its_own(|| {
         let lock = new::<Lock>();
@@ -378,6 +399,13 @@ fn family() -> &'static Family {
     Family::home().expect("founded before")
 }
 
+/// A blob that keeps some objects.
+fn carrying<T: Shareable>(length: usize, objects: &[Object<T>]) -> Option<Blob> {
+    let aboard = |object: &Object<T>| object.passenger(family());
+    let passengers: Vec<_> = objects.iter().filter_map(aboard).collect();
+    Blob::try_new(family(), length, &passengers).ok()
+}
+
 impl Things {
     fn new() -> Self {
         let storage = shared();
@@ -392,7 +420,7 @@ impl Things {
             queues: several(),
             seat: new(),
             blobs: [100, 5000, 70_000]
-                .map(|it| Blob::new(family(), it).expect("memory"))
+                .map(|it| carrying(it, &several::<Lock>()).expect("memory"))
                 .into(),
             handles: Vec::new(),
             names: Vec::new(),
@@ -425,7 +453,7 @@ impl Things {
             for _ in 0..60 {
                 let _ = queue.try_get(storage, |_, message| message.len());
             }
-            let blob = Blob::new(family(), 70_000).expect("memory");
+            let blob = carrying(70_000, &things.locks).expect("memory");
             let message: &[&[u8]] = &[b"rest"];
             drop(queue.put_with_blob(storage, 4, message, blob, patience(), &Impatient));
         }
@@ -544,7 +572,7 @@ impl Things {
                 queue.settle_claims(storage);
             }
             10 => {
-                if let Ok(blob) = Blob::new(family(), length) {
+                if let Some(blob) = carrying(length, &self.queues[..random.below(3) as usize]) {
                     let message: &[&[u8]] = &[b"rest"];
                     drop(queue.put_with_blob(storage, 4, message, blob, patience(), &Impatient));
                 }
@@ -578,7 +606,7 @@ impl Things {
         }
         if random.below(3) == 0 {
             self.blobs.clear();
-            self.blobs.extend(Blob::new(family(), 3000));
+            self.blobs.extend(carrying(3000, &self.conditions));
         }
     }
 

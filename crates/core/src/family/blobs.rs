@@ -93,13 +93,17 @@ impl Family {
 
     /// How many bytes a blob has room for: no more than its extent, whatever its header says.
     pub(crate) fn blob_length(&self, blob: Run) -> usize {
+        let rest = self.run_length(blob).saturating_sub(PAYLOAD);
+        usize::try_from(rest.saturating_sub(self.cargo_length(blob))).unwrap_or(0)
+    }
+
+    /// How many bytes a blob's run has: no more than its extent, whatever its header says.
+    pub(super) fn run_length(&self, blob: Run) -> u64 {
         let cells = self
             .run_header(blob)
             .map_or(0, |header| header.cells.load(Relaxed));
         let most = Extent::of(blob.0).map_or(0, |extent| extent.end() - blob.0);
-        let run = (u64::from(cells) * CELL).min(most);
-        let rest = run.saturating_sub(PAYLOAD);
-        usize::try_from(rest.saturating_sub(self.cargo_length(blob))).unwrap_or(0)
+        (u64::from(cells) * CELL).min(most)
     }
 
     fn blob_of_family(&self, blob: Run, serial: u64) -> Option<(Extent, u32)> {

@@ -14,7 +14,7 @@
 
 use core::ptr::NonNull;
 
-use super::layout::{CARRY, CELL, ObjectHeader, PAYLOAD};
+use super::layout::{CARRY, ObjectHeader, PAYLOAD};
 use super::objects::{CONDEMNED, FAMILY, condemn, is_empty};
 use super::processes::slot_of;
 use super::runs::RAW;
@@ -72,9 +72,12 @@ impl Family {
         reason = "whether there is more, and whether this was the last"
     )]
     fn unload_one(&self, blob: Run) -> Option<Option<Run>> {
-        let header = self.object_header(blob)?;
-        let cargo = &header.cargo;
-        let index = cargo.load(Relaxed).checked_sub(1)?;
+        let cargo = &self.object_header(blob)?.cargo;
+        // No more than there can be: a number that was overwritten would take minutes to count down.
+        let index = cargo
+            .load(Relaxed)
+            .min(self.cargo_room(blob))
+            .checked_sub(1)?;
         let Some((object, carried)) = self.carried(blob, index) else {
             // Somebody has overwritten it.
             crash::step!("cargo.skipping");
@@ -109,10 +112,15 @@ impl Family {
         is_it.then_some((object, header))
     }
 
+    /// How many entries a blob has room for.
+    fn cargo_room(&self, blob: Run) -> u32 {
+        let room = self.run_length(blob).saturating_sub(PAYLOAD) / CARGO_BYTES as u64;
+        u32::try_from(room).unwrap_or(u32::MAX)
+    }
+
     /// From the end of the run backwards, so that no entry moves when there are more.
     fn cargo_entry(&self, blob: Run, index: u32) -> Option<&CargoEntry> {
-        let cells = self.run_header(blob)?.cells.load(Relaxed);
-        let end = blob.0.checked_add(u64::from(cells).checked_mul(CELL)?)?;
+        let end = blob.0.checked_add(self.run_length(blob))?;
         let back = (CARGO_BYTES as u64).checked_mul(u64::from(index) + 1)?;
         let at = end.checked_sub(back)?;
         if at < blob.0.checked_add(PAYLOAD)? || at % 8 != 0 {

@@ -115,14 +115,14 @@ pub(super) fn an_object_carried_and_kept() {
     );
 }
 
-/// An entry that somebody has overwritten keeps nothing, and isn't followed.
+/// An entry that somebody has overwritten keeps nothing, and isn't followed; the others are.
 pub(super) fn a_cargo_overwritten() {
     let _alone = alone();
     let mut before = census().0;
     die_everywhere_in(
         new::<Lock>,
         |lock| {
-            let passengers = [aboard(lock), aboard(lock)];
+            let passengers = [aboard(&new::<Lock>()), aboard(lock)];
             let blob = Blob::try_new(family(), 1000, &passengers).expect("memory");
             // SAFETY: the last entry follows what there is room for, within the blob's run.
             let last = unsafe { blob.as_ptr().add(blob.capacity()) };
