@@ -115,6 +115,14 @@ def put_large(source: Queue[object]) -> Callable[[float | None], None]:
     return lambda timeout: source.put(LARGE, timeout is None or timeout > 0, timeout)
 
 
+def put_named(source: Queue[object]) -> Callable[[float | None], None]:
+    """Return a put that needs memory for an item that names an object."""
+    lock = Lock()
+    source.put("before")
+    assert source.get() == "before"
+    return lambda timeout: source.put([lock], timeout is None or timeout > 0, timeout)
+
+
 def get_large(source: Queue[object]) -> Callable[[float | None], None]:
     """Return a get of an item whose memory changes hands."""
     source.put(LARGE)
@@ -125,7 +133,12 @@ def get_large(source: Queue[object]) -> Callable[[float | None], None]:
     return get
 
 
-CALLS = {"put first": put_first, "put large": put_large, "get large": get_large}
+CALLS = {
+    "put first": put_first,
+    "put large": put_large,
+    "put named": put_named,
+    "get large": get_large,
+}
 calls = pytest.mark.parametrize("arrange", CALLS.values(), ids=CALLS.keys())
 
 

@@ -112,13 +112,15 @@ impl Family {
     }
 
     /// One more local reference to an object of which this process holds one.
+    ///
+    /// Without the mutex, which somebody may have been stopped with: only who takes the number from
+    /// or to zero changes anything else, and the reference that there is keeps it from that.
     pub(crate) fn retain_once_more(&self, run: Run) {
-        self.locked(|| {
-            let (extent, cell) = self.existing(run)?;
+        let place = self.existing(run);
+        if let Some(references) = place.and_then(|(extent, cell)| self.references(extent, cell)) {
             // No step: this process's own.
-            self.references(extent, cell)?.fetch_add(1, Relaxed);
-            Some(())
-        });
+            references.fetch_add(1, Relaxed);
+        }
     }
 
     /// One local reference less.
