@@ -24,6 +24,8 @@ from freethreading import (
     WorkerPoolExecutor,
     _native,
 )
+from freethreading._picklable import try_pickling as check_picklable
+from freethreading._tasks import pack
 from support import run_python, wait_until
 from test_worker import finish, kill, only_processes, start
 
@@ -225,6 +227,57 @@ def test_a_message_put_while_another_is_pickled() -> None:
         assert text == "meanwhile"
         assert all(use(each) == 0 for each in (received[0], received[1].lock, received[2], lock))
         del received, lock
+    assert objects() == before
+
+
+@only_processes
+def test_a_message_put_while_something_is_pickled_for_trial_or_for_a_new_process() -> None:
+    others: Queue[Any] = Queue()
+    before = objects()
+    check_picklable(Sending(Lock(), others))
+    finish(start(print, Sending(Lock(), others)))
+    while not others.empty():
+        lock, text = others.get()
+        assert text == "meanwhile"
+        assert use(lock) == 0
+        del lock
+    wait_until(lambda: objects() == before, "the objects are freed")
+
+
+class Stubborn:
+    """Is only pickled by who asks twice: as what only multiprocessing's pickler knows."""
+
+    asked = 0
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Refuse at first."""
+        self.asked += 1
+        if self.asked == 1:
+            msg = "not by you"
+            raise TypeError(msg)
+        return Stubborn, ()
+
+
+class Packing:
+    """Pickles something apart that needs multiprocessing's pickler, as pools do with tasks."""
+
+    def __reduce__(self) -> tuple[type[bytes], tuple[bytes]]:
+        """Return the pickle."""
+        return bytes, (pack(Stubborn()),)
+
+
+@only_processes
+@pytest.mark.parametrize("last", [None, Stubborn], ids=["pickle", "multiprocessing"])
+def test_what_multiprocessing_pickles_apart_leaves_the_message_as_it_is(
+    last: type[Stubborn] | None,
+) -> None:
+    queue: Queue[Any] = Queue()
+    before = objects()
+    queue.put([Lock(), Packing(), Lock(), last and last()])
+    received = queue.get()
+    assert use(received[0]) == use(received[2]) == 0
+    assert isinstance(pickle.loads(received[1]), Stubborn)
+    del received
     assert objects() == before
 
 

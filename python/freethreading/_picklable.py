@@ -86,8 +86,12 @@ def _try_pickling_for_process(obj: object) -> None:
         context.set_spawning_popen(before)
 
 
-def dumps_for_process(obj: object, error: BaseException) -> bytes:
-    """Pickle what plain pickle refused with `error`, if multiprocessing knows how."""
+def dumps_for_process(obj: object, error: BaseException, is_message: bool = False) -> bytes:
+    """Pickle what plain pickle refused with `error`, if multiprocessing knows how.
+
+    `is_message` says that it is what the thread's message is made of, and no part that is pickled
+    apart while the message is.
+    """
     if not isinstance(error, Exception):
         raise error
     from multiprocessing.reduction import ForkingPickler  # noqa: PLC0415  # imported when needed
@@ -97,7 +101,8 @@ def dumps_for_process(obj: object, error: BaseException) -> bytes:
     file = io.BytesIO()
     pickler = ForkingPickler(file, PROTOCOL)
     try:
-        _native.board_anew()
+        if is_message:
+            _native.board_anew()
         pickler.dump(obj)
         return file.getvalue()
     except Exception:  # noqa: BLE001  # pickling runs anybody's code; the first error says more

@@ -60,7 +60,7 @@ pub(crate) fn while_boarding<R>(
     (result, passengers)
 }
 
-/// Begins the pickling of a message again, from where the caller's Python code runs.
+/// Begins the pickling of this thread's message again, from where the caller's Python code runs.
 #[pyfunction]
 pub(crate) fn board_anew(py: Python<'_>) {
     let frame = running(py);
@@ -75,6 +75,9 @@ pub(crate) fn board_anew(py: Python<'_>) {
 /// Has the message that is being pickled keep an object that it names; false if that isn't what the
 /// handle is for.
 pub(crate) fn board<T: Shareable>(py: Python<'_>, object: &Object<T>) -> bool {
+    if BOARDING.with_borrow(Option::is_none) {
+        return false;
+    }
     // Not while it is borrowed: up to 3.11 a garbage collection may come of it, and put a message.
     let frame = running(py);
     BOARDING.with_borrow_mut(|boarding| {

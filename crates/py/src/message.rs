@@ -299,7 +299,7 @@ fn pickle<'py>(
         Err(error) => {
             // What was collected belongs to the pickle that failed.
             collector.get().take();
-            DUMPS_FOR_PROCESS.get(py)?.call1((item, error))
+            DUMPS_FOR_PROCESS.get(py)?.call1((item, error, true))
         }
     };
     let (bytes, passengers) = while_boarding(py, storage, dump);

@@ -126,17 +126,15 @@ fn purpose<'py, T: Shareable>(
     object: &Object<T>,
 ) -> PyResult<(Purpose, Option<Bound<'py, PyAny>>)> {
     static TICKET_OF: Imported = Imported::new("freethreading._bootstrap", "ticket_of");
+    // First: a message may be put while something else is pickled for trial, or for a new process.
+    if board(py, object) {
+        return Ok((Purpose::Message, None));
+    }
     if TRIALS.get() > 0 {
         return Ok((Purpose::Trial, None));
     }
     let Some(popen) = spawning_popen(py)? else {
-        let is_aboard = board(py, object);
-        let purpose = if is_aboard {
-            Purpose::Message
-        } else {
-            Purpose::Anybody
-        };
-        return Ok((purpose, None));
+        return Ok((Purpose::Anybody, None));
     };
     if object.storage().family().is_none() {
         return Err(PyRuntimeError::new_err(
