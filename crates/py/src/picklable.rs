@@ -163,6 +163,21 @@ pub(crate) fn is_scalar(obj: &Bound<'_, PyAny>) -> bool {
         || obj.is_exact_instance_of::<PyComplex>()
 }
 
+/// Whether an object has a plain value that takes next to no memory.
+pub(crate) fn is_small(obj: &Bound<'_, PyAny>) -> bool {
+    const MOST: usize = 1024;
+    obj.is_none()
+        || obj.is_exact_instance_of::<PyInt>()
+        || obj.is_exact_instance_of::<PyFloat>()
+        || obj.is_exact_instance_of::<PyBool>()
+        || obj
+            .cast_exact::<PyString>()
+            .is_ok_and(|it| it.len().is_ok_and(|length| length <= MOST))
+        || obj
+            .cast_exact::<PyBytes>()
+            .is_ok_and(|it| it.as_bytes().len() <= MOST)
+}
+
 /// Whether a function is found where its name says it is, as pickle will look for it.
 pub(crate) fn is_importable(function: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = function.py();

@@ -17,7 +17,7 @@ use super::state::{Source, State};
 use super::wire::Kind;
 use super::worker::{self, Link};
 use crate::message::Outgoing;
-use crate::picklable::{check_arguments, check_picklable};
+use crate::picklable::{check_arguments, check_picklable, is_small};
 
 /// So many tasks of one job for each worker are on their way at a time.
 const WINDOW: usize = 256;
@@ -231,12 +231,13 @@ impl EngineHandle {
         let name = owner.to_str()?;
         engine.check(py, name)?;
         let (sent, kind, payload) = engine.encode_call(name, func, args, kwargs)?;
+        let kept = (kind == Kind::Kept).then(|| args.clone().unbind());
         let mut state = State::default();
         let index = engine.reserve(&mut state);
         let (owner, function) = (owner.clone().unbind(), func.clone().unbind());
         let (form, each) = (Form::Single, Use::Item);
         let mark = engine.tasks.mark(engine.tasks.storage());
-        let make = |number| Job::new(number, owner, function, sent, form, each, mark, state);
+        let make = |number| Job::new(number, owner, function, kept, sent, form, each, mark, state);
         let job = engine.jobs.admit(make);
         engine.send(py, &job, index, kind, Ok(payload))?;
         Ok(job)
@@ -280,7 +281,7 @@ impl EngineHandle {
             ..state
         };
         let mark = engine.tasks.mark(engine.tasks.storage());
-        let make = |number| Job::new(number, owner, function, sent, form, each, mark, state);
+        let make = |number| Job::new(number, owner, function, None, sent, form, each, mark, state);
         let job = engine.jobs.admit(make);
         // Who ended the pool meanwhile may have missed this one.
         if engine.has_ended() {
@@ -319,7 +320,13 @@ impl Engine {
                 kwargs.clone().into_any()
             }
         };
+        // What one thread has made and another one drops is given back to the first, which takes both
+        // of them longer than all else here. So what is small nobody drops before the job goes.
+        let are_small = |args: &Bound<'_, PyTuple>| args.iter_borrowed().all(|it| is_small(&it));
         let (sent, kind, payload) = match sent {
+            Some(sent) if kwargs.is_empty() && storage.family().is_none() && are_small(args) => {
+                (sent, Kind::Kept, PyTuple::empty(py))
+            }
             Some(sent) if kwargs.is_empty() => (sent, Kind::Star, args.clone()),
             Some(sent) => (sent, Kind::Call, (args, keywords()).into_pyobject(py)?),
             None => {

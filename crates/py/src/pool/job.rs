@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use freethreading_core::pool::Signal;
 use freethreading_core::queue::Mark;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::common::Common;
@@ -99,6 +99,9 @@ pub(super) struct Job {
     /// The call, for messages.
     owner: Py<PyString>,
     pub(super) function: Py<PyAny>,
+    /// Those of its one task, if they are small: see `Engine::encode_call`. They can't be part of a
+    /// cycle.
+    pub(super) arguments: Option<Py<PyTuple>>,
     pub(super) sent: Sent,
     pub(super) form: Form,
     pub(super) each: Use,
@@ -154,6 +157,7 @@ impl Job {
         number: u32,
         owner: Py<PyString>,
         function: Py<PyAny>,
+        arguments: Option<Py<PyTuple>>,
         sent: Sent,
         form: Form,
         each: Use,
@@ -164,6 +168,7 @@ impl Job {
             number,
             owner,
             function,
+            arguments,
             sent,
             form,
             each,

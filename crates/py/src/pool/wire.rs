@@ -35,6 +35,8 @@ pub(super) enum Kind {
     Stars = 5,
     /// The worker is to take items of the job by itself.
     Share = 6,
+    /// The arguments are the job's. (Between threads.)
+    Kept = 7,
     /// What the function returned.
     Value = 16,
     /// A list of what it returned.
@@ -52,12 +54,12 @@ pub(super) enum Kind {
 impl Kind {
     fn from_bits(bits: u8) -> Option<Self> {
         use Kind::{
-            Broken, Call, Failure, Item, Items, Left, Nudge, Share, Star, Stars, Stop, Value,
+            Broken, Call, Failure, Item, Items, Kept, Left, Nudge, Share, Star, Stars, Stop, Value,
             Values,
         };
         [
-            Stop, Call, Item, Star, Items, Stars, Share, Value, Values, Failure, Left, Broken,
-            Nudge,
+            Stop, Call, Item, Star, Items, Stars, Share, Kept, Value, Values, Failure, Left,
+            Broken, Nudge,
         ]
         .into_iter()
         .find(|&kind| kind as u8 == bits)

@@ -62,9 +62,13 @@ pub(super) fn outcome_of(
     // Held: a collection may find the call, but not this thread, which has it too.
     let function = job.function.clone_ref(py).into_bound(py);
     let function = Some(&function);
-    let result = match frame.kind {
+    let (kind, payload) = match (frame.kind, &job.arguments) {
+        (Kind::Kept, Some(kept)) => (Kind::Star, kept.bind(py).clone().into_any()),
+        (kind, _) => (kind, payload),
+    };
+    let result = match kind {
         Kind::Items | Kind::Stars => {
-            run_all(function, &payload, frame.kind).map(|it| Outcome::Values(it.unbind()))
+            run_all(function, &payload, kind).map(|it| Outcome::Values(it.unbind()))
         }
         kind => run(function, payload, kind).map(|it| Outcome::Value(it.unbind())),
     };
