@@ -121,7 +121,8 @@ def _pool_strikes() -> Iterator[Scenario]:
             survives = number in {INT, STOP} and when not in {"idle", "starting", "ending"}
             # mpire's pools have no initializer.
             who = [one for one in subjects.POOLS if one != subjects.MPIRE or when != "starting"]
-            within = 0.03 if when == "sending a large result" else 0.005
+            is_sending = when == "sending a large result"
+            within = 0.03 if is_sending else 0.005
             yield Scenario(
                 "pool",
                 f"a worker is {_WORDS[number]} {_while(when)}",
@@ -129,6 +130,8 @@ def _pool_strikes() -> Iterator[Scenario]:
                 {"when": when},
                 tuple(who),
                 strike=_strike(number, at_gate=when == "idle", within=within),
+                # It may have sent the result by then, and have the next task in hands.
+                loses=1 if is_sending and number == KILL else 0,
                 ends=("value",) if survives else ends,
             )
 
